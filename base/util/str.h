@@ -11,11 +11,14 @@ struct str {
     size_t n;
 };
 
-#define STR(literal)          ((struct str){(literal), sizeof(literal) - 1})
-#define STR_INIT(literal)     {(literal), sizeof(literal) - 1} /* for static initialisers */
-#define STR_NONE              ((struct str){NULL, 0})
-#define STR_FMT               "%.*s"
-#define STR_ARG(s)            (int)(s).n, (s).p
+#define STR(literal) ((struct str){(literal), sizeof(literal) - 1})
+#define STR_INIT(literal)                                                                                    \
+    {                                                                                                        \
+        (literal), sizeof(literal) - 1                                                                       \
+    } /* for static initialisers */
+#define STR_NONE   ((struct str){NULL, 0})
+#define STR_FMT    "%.*s"
+#define STR_ARG(s) (int)(s).n, (s).p
 
 static inline struct str str_of(const char *p, size_t n)
 {

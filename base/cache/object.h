@@ -8,8 +8,8 @@
  *     Content-Length: 400000\r\n       <- up to here the prefix, which a 206 or 304 replaces
  *     Content-Type: audio/ogg\r\n ...  <- from head_tail_at on: the end-to-end fields that are stored
  *
- * An object never knows what holds it: making, charging and freeing are memory.h's. Reading a field needs no lock
- * while a reference is held. */
+ * An object never knows what holds it: making, charging and freeing are memory.h's. Reading a field needs no
+ * lock while a reference is held. */
 #pragma once
 
 #include "cache/key.h"
@@ -22,7 +22,8 @@
 
 #define OBJECT_MAGIC          0x0b1e
 #define OBJECT_HEAD_BYTES_MAX 65535u /* a longer head is not stored */
-#define OBJECT_TAGS_BYTES_MAX 4096u  /* of Surrogate-Key that is kept; more makes the response not storable */
+#define OBJECT_TAGS_BYTES_MAX 4096u  /* of Surrogate-Key that is kept; more makes the response not storable  \
+                                      */
 #define OBJECT_VARY_BYTES_MAX 1024u
 #define OBJECT_VARIANTS_MAX   8u /* of one key; the oldest goes */
 
@@ -33,13 +34,14 @@ enum object_flag {
     OBJECT_IMMUTABLE = 1 << 3,        /* RFC 8246 */
     OBJECT_NEGATIVE = 1 << 4,         /* an error kept shortly */
     OBJECT_HAS_EXTRA = 1 << 14,       /* set by object_new */
-    OBJECT_VARY_MARKER = 1 << 15,     /* set by memory.c; never given out by a lookup */
+    OBJECT_MARKER = 1 << 15,          /* memory.c's own; never given out by a lookup */
 };
 
-/* What few objects have; kept between struct object and the key text when one of them is not at its default. */
+/* What few objects have; kept between struct object and the key text when one of them is not at its default.
+ */
 struct object_extra {
-    uint64_t total_bytes; /* of the representation; default: body_bytes */
-    uint64_t variant;     /* default: 0 */
+    uint64_t total_bytes;      /* of the representation; default: body_bytes */
+    uint64_t variant;          /* default: 0 */
     struct object *body_owner; /* whose body this one shows since a 304; a reference is held */
     uint32_t slice;
     uint32_t swr_s, sie_s;
@@ -60,7 +62,7 @@ struct object {
     uint16_t head_bytes;
     uint16_t head_tail_at;
     uint16_t etag_at, last_modified_at; /* of the value in the head, which ends before CR; 0: none */
-    char data[]; /* extra, vary, tags, key text, head */
+    char data[];                        /* extra, vary, tags, key text, head */
 };
 
 /* What an object is made of. All strings are copied. */
@@ -80,8 +82,8 @@ struct object_spec {
     struct str tags; /* of Surrogate-Key, separated by spaces */
 };
 
-/* Finds head_tail_at, etag_at, last_modified_at and OBJECT_STRONG_VALIDATOR in spec->head. Returns 0, or -EINVAL
- * when the head does not have the shape above. */
+/* Finds head_tail_at, etag_at, last_modified_at and OBJECT_STRONG_VALIDATOR in spec->head. Returns 0, or
+ * -EINVAL when the head does not have the shape above. */
 int object_head_scan(struct object_spec *spec);
 
 /* 0, -E2BIG when a part is longer than the limits above, or -EINVAL. Says nothing of the body. */
@@ -147,8 +149,9 @@ static inline uint64_t object_age_s(const struct object *o, uint64_t now_unix_s)
     return now_unix_s > o->birth_unix_s ? now_unix_s - o->birth_unix_s : 0;
 }
 
-/* For memory.h. Allocates and copies; takes *body (may be NULL when body_bytes is 0, or when a test or the trace
- * wants an object that is only charged). One reference, the caller's. Returns NULL without memory. */
-struct object *object_new(const struct object_spec *spec, char **body, size_t body_bytes);
-/* The same body under another head. Copies a short body, else keeps a reference to the first one's. */
+/* For memory.h, which charges and frees. Copies the spec's strings, takes *body (NULL when there are no
+ * bytes) or, with `body_owner`, a reference to that object, whose body it shows. One reference, the caller's.
+ * NULL without memory. */
+struct object *object_new(const struct object_spec *spec, char **body, size_t body_bytes,
+                          struct object *body_owner);
 bool object_is(const struct object *o, struct str key_text, uint32_t slice, uint64_t variant);

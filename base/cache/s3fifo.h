@@ -1,19 +1,21 @@
-/* One shard of the memory tier's index, with its S3-FIFO (Yang et al., SOSP 2023): what is new goes to a small queue;
- * what was read again there moves to the main queue, the rest leaves and is remembered as a ghost; what comes back
- * while its ghost is known goes to main at once. A hit only counts to three; no list is written.
+/* One shard of the memory tier's index, with its S3-FIFO (Yang et al., SOSP 2023): what is new goes to a
+ * small queue; what was read again there moves to the main queue, the rest leaves and is remembered as a
+ * ghost; what comes back while its ghost is known goes to main at once. A hit only counts to three; no list
+ * is written.
  *
- * An entry is 28 bytes whatever the object is: an id, the charge in bytes, a pointer to the value. Entries lie in
- * chunks and are named by number, so links are 4 bytes; buckets grow one at a time (linear hashing), so no insert
- * ever pays for a rehash. Not thread-safe: memory.h holds the shard's lock. Never follows the value's pointer. */
+ * An entry is 28 bytes whatever the object is: an id, the charge in bytes, a pointer to the value. Entries
+ * lie in chunks and are named by number, so links are 4 bytes; buckets grow one at a time (linear hashing),
+ * so no insert ever pays for a rehash. Not thread-safe: memory.h holds the shard's lock. Never follows the
+ * value's pointer. */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define S3FIFO_NONE           0u          /* no entry */
-#define S3FIFO_CHARGE_MAX     (1u << 28) /* bytes of one entry, less one */
-#define S3FIFO_ENTRIES_MAX    (1u << 30) /* of one shard */
+#define S3FIFO_NONE        0u         /* no entry */
+#define S3FIFO_CHARGE_MAX  (1u << 28) /* bytes of one entry, less one */
+#define S3FIFO_ENTRIES_MAX (1u << 30) /* of one shard */
 
 struct s3fifo;
 
@@ -33,8 +35,8 @@ struct s3fifo_stats {
 struct s3fifo *s3fifo_new(void);
 void s3fifo_free(struct s3fifo *s); /* it must be empty */
 
-/* The first entry of this id (after `after`, when it is not S3FIFO_NONE), or S3FIFO_NONE. Ids of 64 bits are kept as
- * 32, so the caller compares the value and goes on when it is another. */
+/* The first entry of this id (after `after`, when it is not S3FIFO_NONE), or S3FIFO_NONE. Ids of 64 bits are
+ * kept as 32, so the caller compares the value and goes on when it is another. */
 uint32_t s3fifo_find(const struct s3fifo *s, uint64_t id, uint32_t after);
 void *s3fifo_value(const struct s3fifo *s, uint32_t entry);
 void s3fifo_hit(struct s3fifo *s, uint32_t entry);

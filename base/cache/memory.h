@@ -40,9 +40,11 @@ struct variant_select {
 };
 
 struct memory_stats {
+    uint64_t size_bytes;
     uint64_t objects;
-    uint64_t bytes;          /* all that counts against the budget */
-    uint64_t indexed_bytes;  /* of objects in the index */
+    uint64_t bytes;         /* all that counts against the budget */
+    uint64_t indexed_bytes; /* of objects in the index */
+    uint64_t index_bytes;
     uint64_t detached_bytes; /* the rest: fills under way, objects replaced or evicted and still being read */
     uint64_t hits, misses;
     uint64_t insertions, replacements, removals, evictions, ghost_hits;

@@ -22,8 +22,9 @@
 
 #define OBJECT_MAGIC          0x0b1e
 #define OBJECT_HEAD_BYTES_MAX 65535u /* a longer head is not stored */
-#define OBJECT_TAGS_BYTES_MAX 4096u  /* of Surrogate-Key that is kept; more makes the response not storable  \
-                                      */
+#define OBJECT_TAGS_BYTES_MAX                                                                                \
+    4096u /* of Surrogate-Key that is kept; more makes the response not storable                             \
+           */
 #define OBJECT_VARY_BYTES_MAX 1024u
 #define OBJECT_VARIANTS_MAX   8u /* of one key; the oldest goes */
 

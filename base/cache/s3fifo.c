@@ -15,6 +15,7 @@
 #define SMALL_PERCENT     10u
 #define PROMOTE_HITS      1u /* in the small queue, to move on to main */
 #define HITS_MAX          3u
+#define GHOST_PERCENT     100u /* ghosts remembered, as a share of the entries */
 #define GHOST_WAYS        8u
 #define GHOST_BUCKETS_MIN 16u
 #define KEEP_MAX          64u /* values in use that one eviction steps over */
@@ -242,4 +243,188 @@ static bool ghost_take(struct s3fifo *s, uint32_t tag)
         }
     }
     return false;
+}
+
+/* The buckets of a ghost table that should be made now, or 0. As many ghosts as there are entries; a table
+ * made anew forgets, so it is made once the shard is full, with room to spare, and again only when much has
+ * changed. */
+static uint32_t ghosts_wanted(const struct s3fifo *s)
+{
+    if (s->stats.evictions == 0 ||
+        (uint64_t)s->entries * GHOST_PERCENT / 100 <= (uint64_t)s->ghost_buckets * GHOST_WAYS)
+        return 0;
+    uint64_t slots = (uint64_t)s->entries * GHOST_PERCENT / 100;
+    uint32_t buckets = (uint32_t)((slots + slots / 8) / GHOST_WAYS) + 1;
+    return buckets < GHOST_BUCKETS_MIN ? GHOST_BUCKETS_MIN : buckets;
+}
+
+static void ghosts_grow(struct s3fifo *s)
+{
+    uint32_t buckets = ghosts_wanted(s);
+    if (buckets == 0)
+        return;
+    uint32_t *ghosts = calloc((size_t)buckets * GHOST_WAYS, sizeof *ghosts);
+    if (!ghosts)
+        return; /* it only remembers less */
+    if (s->ghosts)
+        s->stats.own_bytes -= malloc_usable_size(s->ghosts);
+    free(s->ghosts);
+    s->ghosts = ghosts;
+    s->ghost_buckets = buckets;
+    s->stats.own_bytes += malloc_usable_size(ghosts);
+}
+
+/* --- buckets --- */
+
+/* Splits one bucket in two, so that there are as many buckets as entries. */
+static void bucket_split(struct s3fifo *s)
+{
+    uint32_t from = s->buckets - s->buckets_low, to = s->buckets;
+    uint32_t number = *bucket_at(s, from), *stay = bucket_at(s, from), *go = bucket_at(s, to);
+
+    while (number != S3FIFO_NONE) {
+        struct entry *e = entry_at(s, number);
+        uint32_t next = e->chain, **tail = (e->tag & s->buckets_low) ? &go : &stay;
+        **tail = number;
+        *tail = &e->chain;
+        number = next;
+    }
+    *stay = *go = S3FIFO_NONE;
+    s->buckets++;
+    if (s->buckets == 2 * s->buckets_low)
+        s->buckets_low = s->buckets;
+}
+
+static bool wants_bucket_chunk(const struct s3fifo *s)
+{
+    return s->entries >= s->buckets && s->buckets == s->bucket_chunks.n * CHUNK_BUCKETS;
+}
+
+static bool wants_entry_chunk(const struct s3fifo *s)
+{
+    return s->free_head == S3FIFO_NONE && s->entries_made == s->entry_chunks.n * CHUNK_ENTRIES;
+}
+
+size_t s3fifo_growth_bytes(const struct s3fifo *s)
+{
+    size_t n = 0;
+    if (wants_bucket_chunk(s))
+        n += CHUNK_BUCKETS * sizeof(uint32_t) + (s->bucket_chunks.cap + 8) * sizeof(void *);
+    if (wants_entry_chunk(s))
+        n += CHUNK_ENTRIES * sizeof(struct entry) + (s->entry_chunks.cap + 8) * sizeof(void *);
+    n += (size_t)ghosts_wanted(s) * GHOST_WAYS * sizeof(uint32_t);
+    return n + n / 4; /* the allocator's rounding */
+}
+
+uint64_t s3fifo_own_bytes(const struct s3fifo *s)
+{
+    return s->stats.own_bytes;
+}
+
+/* --- entries --- */
+
+int s3fifo_insert(struct s3fifo *s, uint64_t id, void *value, uint32_t charge_bytes)
+{
+    CHECK_MAGIC(s, S3FIFO_MAGIC);
+    CHECK(value && charge_bytes < S3FIFO_CHARGE_MAX);
+    if (s->entries + 1 >= S3FIFO_ENTRIES_MAX)
+        return -ENOMEM;
+    if (wants_bucket_chunk(s) && chunk_add(s, &s->bucket_chunks, CHUNK_BUCKETS * sizeof(uint32_t)) < 0)
+        return -ENOMEM;
+    if (wants_entry_chunk(s) && chunk_add(s, &s->entry_chunks, CHUNK_ENTRIES * sizeof(struct entry)) < 0)
+        return -ENOMEM;
+    ghosts_grow(s);
+    if (s->entries >= s->buckets)
+        bucket_split(s);
+
+    uint32_t number = s->free_head;
+    if (number != S3FIFO_NONE)
+        s->free_head = entry_at(s, number)->chain;
+    else
+        number = s->entries_made++;
+    uint32_t tag = (uint32_t)id, *bucket = bucket_of(s, tag);
+    *entry_at(s, number) = (struct entry){
+        .value = value, .tag = tag, .chain = *bucket, .charge_bytes = charge_bytes & (S3FIFO_CHARGE_MAX - 1)};
+    *bucket = number;
+    s->entries++;
+    s->stats.insertions++;
+    bool known = ghost_take(s, tag);
+    s->stats.ghost_hits += known;
+    queue_push(s, number, known);
+    return 0;
+}
+
+struct s3fifo_victim s3fifo_replace(struct s3fifo *s, uint32_t number, void *value, uint32_t charge_bytes)
+{
+    CHECK(value && charge_bytes < S3FIFO_CHARGE_MAX);
+    struct entry *e = entry_at(s, number);
+    struct s3fifo_victim old = {e->value, e->charge_bytes};
+    struct queue *q = queue_of(s, e);
+
+    q->bytes = q->bytes - e->charge_bytes + charge_bytes;
+    e->value = value;
+    e->charge_bytes = charge_bytes & (S3FIFO_CHARGE_MAX - 1);
+    return old;
+}
+
+struct s3fifo_victim s3fifo_remove(struct s3fifo *s, uint32_t number)
+{
+    struct entry *e = entry_at(s, number);
+    struct s3fifo_victim gone = {e->value, e->charge_bytes};
+    uint32_t *link = bucket_of(s, e->tag);
+
+    CHECK(number != S3FIFO_NONE && e->value);
+    while (*link != number)
+        link = &entry_at(s, *link)->chain; /* packed, and aligned to 4 */
+    *link = e->chain;
+    queue_remove(s, number);
+    e->value = NULL;
+    e->chain = s->free_head;
+    s->free_head = number;
+    s->entries--;
+    return gone;
+}
+
+/* --- eviction --- */
+
+static void requeue(struct s3fifo *s, uint32_t number, uint32_t hits)
+{
+    queue_remove(s, number);
+    entry_at(s, number)->hits = hits & HITS_MAX;
+    queue_push(s, number, true);
+}
+
+struct s3fifo_victim s3fifo_evict(struct s3fifo *s, bool (*in_use)(const void *value))
+{
+    CHECK_MAGIC(s, S3FIFO_MAGIC);
+    unsigned kept = 0;
+
+    while (s->entries > 0 && kept < KEEP_MAX) {
+        bool small = s->main.oldest == S3FIFO_NONE ||
+                     (s->small.oldest != S3FIFO_NONE &&
+                      s->small.bytes * 100 > (s->small.bytes + s->main.bytes) * SMALL_PERCENT);
+        uint32_t number = small ? s->small.oldest : s->main.oldest;
+        struct entry *e = entry_at(s, number);
+        if (small ? e->hits >= PROMOTE_HITS : e->hits > 0) {
+            s->stats.promotions += small;
+            requeue(s, number, small ? 0 : e->hits - 1u);
+        } else if (in_use && in_use(e->value)) {
+            kept++;
+            requeue(s, number, 0);
+        } else {
+            if (small)
+                ghost_add(s, e->tag);
+            s->stats.evictions++;
+            return s3fifo_remove(s, number);
+        }
+    }
+    return (struct s3fifo_victim){NULL, 0};
+}
+
+void s3fifo_stats(const struct s3fifo *s, struct s3fifo_stats *out)
+{
+    *out = s->stats;
+    out->entries = s->entries;
+    out->small_bytes = s->small.bytes;
+    out->bytes = s->small.bytes + s->main.bytes;
 }

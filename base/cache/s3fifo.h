@@ -31,7 +31,7 @@ struct s3fifo_stats {
     uint64_t own_bytes; /* of entries, buckets and ghosts */
 };
 
-/* `small_percent` of the shard's bytes is the small queue's share. NULL without memory. */
+/* NULL without memory. */
 struct s3fifo *s3fifo_new(void);
 void s3fifo_free(struct s3fifo *s); /* it must be empty */
 
@@ -41,12 +41,17 @@ uint32_t s3fifo_find(const struct s3fifo *s, uint64_t id, uint32_t after);
 void *s3fifo_value(const struct s3fifo *s, uint32_t entry);
 void s3fifo_hit(struct s3fifo *s, uint32_t entry);
 
+/* What the next insert may add to own_bytes: mostly 0. For a caller that must have it granted first. */
+size_t s3fifo_growth_bytes(const struct s3fifo *s);
+uint64_t s3fifo_own_bytes(const struct s3fifo *s);
 /* 0, or -ENOMEM and nothing changed. */
 int s3fifo_insert(struct s3fifo *s, uint64_t id, void *value, uint32_t charge_bytes);
 /* Another value at the same place, with what it has earned. Returns the old one. */
 struct s3fifo_victim s3fifo_replace(struct s3fifo *s, uint32_t entry, void *value, uint32_t charge_bytes);
 struct s3fifo_victim s3fifo_remove(struct s3fifo *s, uint32_t entry);
-/* The one to go next, taken out; value NULL when the shard is empty. */
-struct s3fifo_victim s3fifo_evict(struct s3fifo *s);
+/* The one to go next, taken out. What `in_use` says of a value (it may be NULL) keeps that value, since
+ * evicting what is being read frees nothing; value NULL when the shard is empty or all that was looked at is
+ * in use. */
+struct s3fifo_victim s3fifo_evict(struct s3fifo *s, bool (*in_use)(const void *value));
 
 void s3fifo_stats(const struct s3fifo *s, struct s3fifo_stats *out);

@@ -8,9 +8,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define MEMORY_MAGIC    0x4d454d54
-#define SHARDS_MAX      64u
-#define SHARD_BYTES_MIN (16u << 20)  /* so that small tiers are not cut into shards that hold a few objects  \
+#define MEMORY_MAGIC 0x4d454d54
+#define SHARDS_MAX   64u
+#define SHARD_BYTES_MIN                                                                                      \
+    (16u << 20)                      /* so that small tiers are not cut into shards that hold a few objects  \
                                       */
 #define SHARE_MIN_BYTES   4096u      /* a shorter body is copied to a renewed object, not shared */
 #define MARKER_SLICE      UINT32_MAX /* where a key's marker lies among its slices */

@@ -9,7 +9,10 @@
  * rate_limit, markets, client_ca) are known and refused with an error that says so. */
 #pragma once
 
+#include "http/signed_url.h"
+#include "http/url.h"
 #include "proxy/rules.h"
+#include "util/address.h"
 #include "util/arena.h"
 #include "util/conf.h"
 
@@ -20,8 +23,7 @@ enum proxy_role { PROXY_ROLE_EDGE, PROXY_ROLE_SHIELD };
 #define PROXY_WORKERS_MAX   256
 #define PROXY_LISTENERS_MAX 64
 #define PROXY_UPSTREAMS_MAX 64
-#define PROXY_KEYS_MAX      64
-#define PROXY_NETS_MAX      256
+#define PROXY_TRUSTED_MAX   256
 #define PROXY_HOSTS_MAX     1024
 
 struct proxy_address {
@@ -29,12 +31,6 @@ struct proxy_address {
     struct sockaddr_storage addr;
     socklen_t addr_len;
     bool loopback;
-};
-
-struct proxy_net {
-    int family; /* AF_INET or AF_INET6; a mapped IPv4 address is AF_INET */
-    unsigned prefix_bits;
-    uint8_t bytes[16]; /* network order, host bits zero */
 };
 
 struct proxy_admin {
@@ -46,12 +42,10 @@ struct proxy_admin {
     unsigned hosts_n;
 };
 
-enum proxy_scheme { PROXY_SCHEME_HTTP, PROXY_SCHEME_FILE };
-
 /* An upstream of an edge or an origin of a shield. */
 struct proxy_upstream {
-    struct str url; /* as configured, for logs and metrics */
-    enum proxy_scheme scheme;
+    struct str url;           /* as configured, for logs and metrics */
+    enum url_scheme scheme;   /* URL_HTTP, or URL_FILE of a shield; https is refused for now */
     struct str host;          /* name or address, lower case, without brackets; http only */
     uint16_t port;            /* http only */
     struct str path;          /* http: put before the path asked for, "" or "/prefix"; file: the folder */
@@ -64,25 +58,11 @@ struct proxy_upstream {
     struct pattern match;     /* origins only; "/" ** for upstreams */
 };
 
-struct proxy_key {
-    struct str kid;
-    struct str secret;                  /* decoded, 16 bytes or more; never logged */
-    uint64_t not_before_s, not_after_s; /* Unix seconds, both inclusive; 0 and UINT64_MAX when not given */
-};
-
-struct proxy_keys {
-    const struct proxy_key *items;
-    unsigned n;
-    int default_index; /* the key of a URL without kid, or -1 */
-};
-
 struct proxy_signing {
-    bool given; /* false: no rule has RULE_SIGNING_REQUIRED and the rest is empty */
+    bool given; /* false: all rules have RULE_SIGNING_IGNORED and the rest is empty */
     bool required;
-    struct proxy_keys keys;
-    uint64_t clock_skew_s;
-    uint64_t lifetime_max_s;
-    unsigned pfx_depth_min;
+    struct signed_url_keys *keys;
+    struct signed_url_policy policy;
 };
 
 enum proxy_log_format { PROXY_LOG_JSON, PROXY_LOG_COMBINED };
@@ -137,7 +117,7 @@ struct proxy_conf {
     struct str access_log_path; /* "-": standard output */
     enum proxy_log_format access_log_format;
 
-    const struct proxy_net *trusted_proxies; /* only they may set X-Forwarded-For */
+    const struct address_block *trusted_proxies; /* only they may set X-Forwarded-For */
     unsigned trusted_proxies_n;
     struct proxy_timeouts timeouts;
     struct proxy_limits limits;
@@ -150,7 +130,6 @@ int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **
                     struct conf_error *error);
 void proxy_conf_free(struct proxy_conf **conf);
 
-/* keys.yaml alone, for seguectl; kept in `a`. */
-int proxy_keys_load(const char *path, struct arena *a, struct proxy_keys *out, struct conf_error *error);
-
-bool proxy_net_contains(const struct proxy_net *net, const struct sockaddr *addr);
+/* keys.yaml alone, for seguectl. `keys` is the caller's, who clears it with signed_url_keys_clear; it is
+ * empty after an error. */
+int proxy_keys_load(const char *path, struct signed_url_keys *keys, struct conf_error *error);

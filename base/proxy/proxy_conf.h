@@ -49,13 +49,13 @@ struct proxy_upstream {
     struct str host;          /* name or address, lower case, without brackets; http only */
     uint16_t port;            /* http only */
     struct str path;          /* http: put before the path asked for, "" or "/prefix"; file: the folder */
-    struct str host_field;    /* the Host to send: `host`, or the URL's authority. Empty with `pass_host` */
-    bool pass_host;           /* send the Host the client sent; the default of an edge's upstreams */
+    struct str host_field;    /* the Host to send: `host`, or the URL's authority; never the client's, since
+                               * all Hosts share one cache */
     unsigned weight;          /* 1 or more */
     bool backup;              /* only when no other is well */
     unsigned connections_max; /* of one process, over all workers */
     struct str peer_token;    /* empty: none */
-    struct pattern match;     /* origins only; "/" ** for upstreams */
+    struct pattern match;     /* of an upstream: everything */
 };
 
 struct proxy_signing {

@@ -55,9 +55,9 @@ enum rule_signing {
 };
 
 enum rule_query {
-    RULE_QUERY_NONE,   /* the key holds no query */
-    RULE_QUERY_LISTED, /* the parameters of `keep_query`, in that order of names */
-    RULE_QUERY_ALL,    /* the whole query as sent */
+    RULE_QUERY_NONE,   /* key and upstream see no query */
+    RULE_QUERY_LISTED, /* the parameters of `keep_query`, in that order */
+    RULE_QUERY_ALL,    /* all, but for a token's where the rule does not ignore tokens */
 };
 
 enum rule_method {
@@ -71,10 +71,13 @@ enum rule_method {
     RULE_METHOD_ALL = 1 << 7, /* also those that have no bit; never CONNECT or TRACE */
 };
 
+/* 0 for a name that has no bit. */
+unsigned rule_method_of(struct str name);
+
 struct rule {
     struct pattern match;
     unsigned index; /* its place in the file, from 0 */
-    bool cache;     /* false: passed, not stored; so for what no rule matches, and with `cache: false` */
+    bool cache;     /* false: passed, not stored; so with `cache: false`, and where no rule matches */
     enum rule_signing signing;
 
     /* Freshness. A *_given that is false leaves it to the answer's own fields and to heuristics. */
@@ -103,7 +106,7 @@ struct rule {
 };
 
 struct rules {
-    const struct rule *items;
+    const struct rule *items; /* in the order of the file */
     unsigned n;
     struct rule none; /* what holds where nothing matches: passed, not cached */
 };

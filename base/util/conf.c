@@ -457,7 +457,8 @@ static bool step_down(struct conf *conf, yaml_node_t **node, const char **path, 
     return false;
 }
 
-static bool find(const struct conf *const_conf, const char *path, unsigned *line)
+/* The node at a path, or NULL; *line is then that of the nearest parent. */
+static const yaml_node_t *find(const struct conf *const_conf, const char *path, unsigned *line)
 {
     struct conf *conf = (struct conf *)const_conf; /* libyaml knows no const */
     CHECK_MAGIC(conf, CONF_MAGIC);
@@ -465,14 +466,14 @@ static bool find(const struct conf *const_conf, const char *path, unsigned *line
     *line = (unsigned)node->start_mark.line + 1;
     while (*path != '\0')
         if (!step_down(conf, &node, &path, line))
-            return false;
-    return true;
+            return NULL;
+    return node;
 }
 
 bool conf_has(const struct conf *conf, const char *path)
 {
     unsigned line;
-    return find(conf, path, &line);
+    return find(conf, path, &line) != NULL;
 }
 
 unsigned conf_line(const struct conf *conf, const char *path)
@@ -480,4 +481,20 @@ unsigned conf_line(const struct conf *conf, const char *path)
     unsigned line;
     find(conf, path, &line);
     return line;
+}
+
+const char *conf_scalar_at(const struct conf *conf, const char *path)
+{
+    unsigned line;
+    const yaml_node_t *node = find(conf, path, &line);
+    return node != NULL && node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+}
+
+int conf_list_count(const struct conf *conf, const char *path)
+{
+    unsigned line;
+    const yaml_node_t *node = find(conf, path, &line);
+    if (node == NULL || node->type != YAML_SEQUENCE_NODE)
+        return -1;
+    return (int)(node->data.sequence.items.top - node->data.sequence.items.start);
 }

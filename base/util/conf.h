@@ -49,6 +49,12 @@ void conf_unload(struct conf *conf, const struct cyaml_schema_value *top, void *
 /* Whether the file has this key path ("rules[2].keep_query"). */
 bool conf_has(const struct conf *conf, const char *path);
 
+/* Values that libcyaml's types cannot tell (`all` or a list), which the schema leaves out by CYAML_IGNORE:
+ * the scalar at a path, or NULL; the number of entries of the list at a path, or -1. They live as long as
+ * conf. */
+const char *conf_scalar_at(const struct conf *conf, const char *path);
+int conf_list_count(const struct conf *conf, const char *path);
+
 /* The line (from 1) of a key path, or of the nearest of its parents that is there. */
 unsigned conf_line(const struct conf *conf, const char *path);
 
@@ -78,6 +84,12 @@ uint64_t conf_bytes(struct conf *conf, const char *path, const char *text, uint6
 uint64_t conf_number(struct conf *conf, const char *path, const char *text, uint64_t absent, uint64_t min,
                      uint64_t max);
 
+/* N bytes a second, written as a size and "/s". */
+uint64_t conf_bytes_per_s(struct conf *conf, const char *path, const char *text, uint64_t absent,
+                          uint64_t min, uint64_t max);
+/* A moment, in Unix seconds. */
+int64_t conf_time_s(struct conf *conf, const char *path, const char *text, int64_t absent);
+
 /* The secret that stands alone in a file (a token): its first line without white space around it. `path` is
  * the file. The same checks as CONF_SECRET; 16 to 512 bytes, visible ASCII. Returns 0 and the length. */
 int conf_read_token(const char *path, char *out, size_t cap, size_t *n, struct conf_error *error);
@@ -89,7 +101,13 @@ int conf_read_token(const char *path, char *out, size_t cap, size_t *n, struct c
 int conf_parse_duration_ms(struct str text, uint64_t *out);
 int conf_parse_bytes(struct str text, uint64_t *out);
 int conf_parse_rate_milli(struct str text, uint64_t *out);
+int conf_parse_bytes_per_s(struct str text, uint64_t *out); /* 64KiB/s */
+
+/* Unix seconds, or RFC 3339 in UTC without fractions: 2027-01-31T12:00:00Z. */
+int conf_parse_time_s(struct str text, int64_t *out);
 
 #define CONF_DURATION_EXPECTED "a duration such as 30s, 5m, 1h, 7d or 1y"
 #define CONF_BYTES_EXPECTED    "a size such as 512KiB, 64MiB or 1GiB"
 #define CONF_RATE_EXPECTED     "a rate such as 50/s"
+#define CONF_SPEED_EXPECTED    "a speed such as 1KiB/s"
+#define CONF_TIME_EXPECTED     "a time such as 2027-01-31T12:00:00Z, or Unix seconds"

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <time.h>
 
 struct unit {
     struct str name;
@@ -97,6 +98,50 @@ int conf_parse_rate_milli(struct str text, uint64_t *out)
     return -EINVAL;
 }
 
+int conf_parse_bytes_per_s(struct str text, uint64_t *out)
+{
+    if (text.n < 2 || !str_eq(str_skip(text, text.n - 2), STR("/s")))
+        return -EINVAL;
+    return conf_parse_bytes(str_of(text.p, text.n - 2), out);
+}
+
+/* n digits at *s, which moves on past them and the separator. */
+static bool take_digits(struct str *s, size_t n, char separator, int *out)
+{
+    uint64_t value;
+    if (s->n < n + 1 || str_to_u64(str_of(s->p, n), &value) < 0 || s->p[n] != separator)
+        return false;
+    *out = (int)value;
+    *s = str_skip(*s, n + 1);
+    return true;
+}
+
+int conf_parse_time_s(struct str text, int64_t *out)
+{
+    uint64_t seconds;
+    if (str_to_u64(text, &seconds) == 0) {
+        if (seconds > INT64_MAX)
+            return -ERANGE;
+        *out = (int64_t)seconds;
+        return 0;
+    }
+    struct tm tm = {0};
+    if (!take_digits(&text, 4, '-', &tm.tm_year) || !take_digits(&text, 2, '-', &tm.tm_mon) ||
+        !take_digits(&text, 2, 'T', &tm.tm_mday) || !take_digits(&text, 2, ':', &tm.tm_hour) ||
+        !take_digits(&text, 2, ':', &tm.tm_min) || !take_digits(&text, 2, 'Z', &tm.tm_sec) || text.n > 0)
+        return -EINVAL;
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    struct tm normal = tm;
+    time_t t = timegm(&normal);
+    /* timegm moves a 30 February into March; then it is not what was written. */
+    if (normal.tm_mon != tm.tm_mon || normal.tm_mday != tm.tm_mday || normal.tm_hour != tm.tm_hour ||
+        normal.tm_min != tm.tm_min || normal.tm_sec != tm.tm_sec || t < 0)
+        return -EINVAL;
+    *out = t;
+    return 0;
+}
+
 struct printed {
     char text[32];
 };
@@ -121,6 +166,7 @@ struct quantity {
 static const struct quantity duration = {CONF_DURATION_EXPECTED, conf_parse_duration_ms, durations,
                                          ARRAY_LEN(durations)};
 static const struct quantity size = {CONF_BYTES_EXPECTED, conf_parse_bytes, sizes, ARRAY_LEN(sizes)};
+static const struct quantity speed = {CONF_SPEED_EXPECTED, conf_parse_bytes_per_s, sizes, ARRAY_LEN(sizes)};
 static const struct quantity number_ = {"a whole number", str_to_u64, NULL, 0};
 
 static struct printed print_bound(const struct quantity *q, uint64_t value)
@@ -183,4 +229,21 @@ uint64_t conf_number(struct conf *conf, const char *path, const char *text, uint
                      uint64_t max)
 {
     return convert(conf, path, text, &number_, absent, min, max);
+}
+
+uint64_t conf_bytes_per_s(struct conf *conf, const char *path, const char *text, uint64_t absent,
+                          uint64_t min, uint64_t max)
+{
+    return convert(conf, path, text, &speed, absent, min, max);
+}
+
+int64_t conf_time_s(struct conf *conf, const char *path, const char *text, int64_t absent)
+{
+    int64_t value;
+    if (text == NULL)
+        return absent;
+    if (conf_parse_time_s(str_z(text), &value) == 0)
+        return value;
+    conf_fail(conf, path, "expected %s, got \"%.80s\"", CONF_TIME_EXPECTED, text);
+    return absent;
 }

@@ -18,6 +18,7 @@
 
 #define RULES_MAX         1024 /* first match wins by a walk; a walk of more would cost more than a request */
 #define PATTERN_BYTES_MAX 1024
+#define RULE_INDEX_NONE   UINT32_MAX
 
 struct pattern_segment;
 
@@ -76,7 +77,7 @@ unsigned rule_method_of(struct str name);
 
 struct rule {
     struct pattern match;
-    unsigned index; /* its place in the file, from 0 */
+    unsigned index; /* its place in the file, from 0, or RULE_INDEX_NONE */
     bool cache;     /* false: passed, not stored; so with `cache: false`, and where no rule matches */
     enum rule_signing signing;
 

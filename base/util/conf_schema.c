@@ -94,22 +94,24 @@ static const cyaml_schema_field_t *field_of(const cyaml_schema_field_t *fields, 
     return NULL;
 }
 
+/* In a file of secrets a key that stands in the wrong place may be one, so it is not quoted there. */
 static int fail_unknown(struct conf *conf, const cyaml_schema_field_t *fields, const yaml_node_t *key,
                         const char *path)
 {
     unsigned line = (unsigned)key->start_mark.line + 1;
     const char *nearest = nearest_key(fields, conf_scalar(key));
+    char quoted[100] = "";
+    if (!(conf->flags & CONF_SECRET))
+        snprintf(quoted, sizeof(quoted), " \"%.80s\"", (const char *)key->data.scalar.value);
     if (nearest != NULL)
-        return conf_fail_at(conf, line, path, "unknown key \"%.80s\", did you mean \"%s\"?",
-                            (const char *)key->data.scalar.value, nearest);
+        return conf_fail_at(conf, line, path, "unknown key%s, did you mean \"%s\"?", quoted, nearest);
 
     char known[512];
     struct buf b = buf_of(known, sizeof(known));
     for (; fields->key != NULL; fields++)
         buf_printf(&b, "%s%s", b.n > 0 ? ", " : "", fields->key);
-    return conf_fail_at(conf, line, path, "unknown key \"%.80s\"; known here: " STR_FMT "%s",
-                        (const char *)key->data.scalar.value, STR_ARG(buf_str(&b)),
-                        b.overflow ? ", ..." : "");
+    return conf_fail_at(conf, line, path, "unknown key%s; known here: " STR_FMT "%s", quoted,
+                        STR_ARG(buf_str(&b)), b.overflow ? ", ..." : "");
 }
 
 static const char *join_path(struct conf_path *out, const char *parent, const char *key)

@@ -22,7 +22,7 @@ static void load_match(struct loader *l, const struct raw_rule *raw, struct rule
 {
     const char *why;
     if (pattern_compile(str_z(raw->match), l->a, &r->match, &why) < 0) {
-        conf_fail(l->conf, RULE_PATH(r, "match"), "\"%.80s\" %s", raw->match, why);
+        conf_fail(l->conf, RULE_PATH(r, "match"), "\"%.80s\": %s", raw->match, why);
         return;
     }
     for (const struct rule *earlier = l->out->rules.items; earlier < r; earlier++) {
@@ -158,7 +158,7 @@ static void load_rule(struct loader *l, const struct raw_rule *raw, struct rule 
     load_query(l, raw, r);
     load_methods(l, r);
     if (raw->track != NULL && track_compile(str_z(raw->track), l->a, &r->track, &why) < 0)
-        conf_fail(l->conf, RULE_PATH(r, "track"), "\"%.80s\" %s", raw->track, why);
+        conf_fail(l->conf, RULE_PATH(r, "track"), "\"%.80s\": %s", raw->track, why);
     if (conf_has(l->conf, RULE_PATH(r, "markets")))
         conf_fail(l->conf, RULE_PATH(r, "markets"), "is not available in this version");
 }

@@ -58,8 +58,8 @@ static void load_http(struct loader *l, const struct place *place, const struct 
         path.n--;
     int rc = path.n > 0 ? url_path_canonical(path, scratch, &path) : 0;
     if (rc < 0)
-        conf_fail(l->conf, PLACE_PATH(place, "url"), "the path of \"%.80s\" %s", u->url.p,
-                  url_error_reason(-rc));
+        conf_fail(l->conf, PLACE_PATH(place, "url"), "\"%.80s\": %s", u->url.p,
+                  url_error_reason(rc));
     else
         u->path = arena_str(l->a, path);
     u->host = load_lower(l, url->host);
@@ -119,7 +119,7 @@ static void load_upstream(struct loader *l, const struct place *place, const str
     else if (raw->host != NULL)
         u->host_field = load_lower(l, str_z(raw->host));
     if (pattern_compile(str_z(raw->match != NULL ? raw->match : "/**"), l->a, &u->match, &why) < 0)
-        conf_fail(l->conf, PLACE_PATH(place, "match"), "\"%.80s\" %s", raw->match, why);
+        conf_fail(l->conf, PLACE_PATH(place, "match"), "\"%.80s\": %s", raw->match, why);
 }
 
 /* Keys of the contract that belong to what is not built yet. */

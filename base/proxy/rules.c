@@ -17,7 +17,7 @@ static int canonical_text(struct str text, struct arena *a, struct str *out, con
     struct str canonical;
     int rc = url_path_canonical(text, scratch, &canonical);
     if (rc < 0) {
-        *why = url_error_reason(-rc);
+        *why = url_error_reason(rc);
         return -EINVAL;
     }
     *out = arena_str(a, canonical);

@@ -183,38 +183,14 @@ static unsigned line_of_offset(const struct conf *conf, size_t offset)
     return line;
 }
 
-/* The length of the UTF-8 sequence at p, or 0 (RFC 3629: no overlong forms, no surrogates). */
-static size_t utf8_length(const unsigned char *p, size_t n)
-{
-    static const struct {
-        unsigned char first_min, first_max, second_min, second_max;
-        unsigned char length;
-    } forms[] = {
-        {0x00, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(forms); i++) {
-        if (p[0] < forms[i].first_min || p[0] > forms[i].first_max)
-            continue;
-        size_t length = forms[i].length;
-        if (length > n || (length > 1 && (p[1] < forms[i].second_min || p[1] > forms[i].second_max)))
-            return 0;
-        for (size_t k = 2; k < length; k++)
-            if ((p[k] & 0xc0) != 0x80)
-                return 0;
-        return length;
-    }
-    return 0;
-}
-
 static int check_utf8(struct conf *conf)
 {
-    const unsigned char *p = (const unsigned char *)conf->text;
-    for (size_t i = 0, step; i < conf->text_n; i += step) {
-        step = utf8_length(p + i, conf->text_n - i);
+    struct str text = str_of(conf->text, conf->text_n);
+    for (size_t i = 0, step; i < text.n; i += step) {
+        step = str_utf8_length(str_skip(text, i));
         if (step == 0) {
-            conf_fail_at(conf, line_of_offset(conf, i), "", "is not UTF-8 text (byte 0x%02x)", p[i]);
+            conf_fail_at(conf, line_of_offset(conf, i), "", "is not UTF-8 text (byte 0x%02x)",
+                         (unsigned char)text.p[i]);
             return -EILSEQ;
         }
     }

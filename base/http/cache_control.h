@@ -40,9 +40,9 @@ struct cache_control {
 };
 
 /* All Cache-Control fields of a head as one list. Names without case, values as token or quoted-string.
- * Unknown directives are skipped. Given twice: the lowest max-age, s-maxage, stale-*, min-fresh, max-stale
- * holds, whatever the order. Values that are no number: max-age, s-maxage count as 0; the others as not
- * given. Pragma is not looked at. */
+ * Unknown directives are skipped. Of a directive given twice the first holds (RFC 9111, 4.2.1), but for the
+ * fields of no-cache and private: two lists of them count as the directive without fields. Values that are no
+ * number: max-age and s-maxage count as 0, the others as not given. Pragma is not looked at. */
 void cache_control_parse(const struct fields *f, const char *base, struct cache_control *out);
 
 /* CDN-Cache-Control, a structured-field dictionary (RFC 8941, 3.2). Returns 1 with *out filled when there is

@@ -19,11 +19,11 @@ struct validators {
     bool has_last_modified;
     bool last_modified_strong; /* RFC 9110, 8.8.2.2: its Date was at least a second later */
     int64_t last_modified_s;
-    struct str last_modified; /* its text as sent, for If-Range; may be empty */
+    int64_t date_s; /* its Date, else when it was received */
 };
 
-/* From the fields of a response. */
-void validators_of(const struct fields *f, const char *base, int64_t now_s, struct validators *out);
+/* From the fields of a response that was received at received_s. */
+void validators_of(const struct fields *f, const char *base, int64_t received_s, struct validators *out);
 
 /* A cache leaves If-Match and If-Unmodified-Since to the origin (RFC 9111, 4.3.2); who serves its own files
  * is one. */

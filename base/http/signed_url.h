@@ -11,12 +11,13 @@
 
 #include "util/address.h"
 #include "util/buf.h"
+#include "util/hmac.h"
 #include "util/limits.h"
 
 #define SIGNED_URL_SIG_BYTES 43
 
 struct signed_url_key {
-    uint32_t inner[8], outer[8];
+    struct hmac_key hmac;
     int64_t not_before_s, not_after_s; /* both inclusive; INT64_MIN and INT64_MAX: always */
     uint8_t kid_n;
     char kid[SIGNED_URL_KID_BYTES_MAX];

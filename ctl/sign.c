@@ -8,8 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define OUTPUT_BYTES_MAX  (4 * HTTP_TARGET_BYTES_MAX)
-#define DEPTH_MIN_DEFAULT 2 /* signing.pfx_depth_min where an edge's file has none */
+#define OUTPUT_BYTES_MAX (4 * HTTP_TARGET_BYTES_MAX)
 
 static const char usage_text[] =
     "usage: seguectl sign --keys FILE (--ttl DURATION | --exp TIME) [OPTION]... TARGET...\n"
@@ -304,11 +303,11 @@ static int sign_target(const struct sign *s, const char *text)
         if (grant.pfx.p == NULL)
             return ctl_error("%s has fewer than %s segments above its last", text, s->depth);
     }
-    if (grant.pfx.n > 0 && depth_of(grant.pfx) < DEPTH_MIN_DEFAULT)
+    if (grant.pfx.n > 0 && depth_of(grant.pfx) < PROXY_PFX_DEPTH_MIN)
         fprintf(stderr,
                 "seguectl: warning: edges refuse prefixes of fewer than %d segments unless "
                 "pfx_depth_min says otherwise\n",
-                DEPTH_MIN_DEFAULT);
+                PROXY_PFX_DEPTH_MIN);
 
     char bytes[OUTPUT_BYTES_MAX];
     struct buf out = buf_of(bytes, sizeof(bytes));

@@ -246,11 +246,12 @@ static void load_signing(struct loader *l)
     s->keys = arena_new(l->a, struct signed_url_keys, 1);
     if (proxy_keys_load(load_path(l, raw->keys).p, s->keys, &error) < 0)
         conf_fail(l->conf, "signing.keys", "%s", error.text);
-    s->policy.clock_skew_s = conf_duration_s(l->conf, "signing.clock_skew", raw->clock_skew, 5, 0, 3600);
+    s->policy.clock_skew_s =
+        conf_duration_s(l->conf, "signing.clock_skew", raw->clock_skew, PROXY_CLOCK_SKEW_S, 0, 3600);
     s->policy.lifetime_max_s = conf_duration_s(l->conf, "signing.lifetime_max", raw->lifetime_max, 24 * 3600,
                                                1, 10 * 365 * 86400ull);
-    s->policy.pfx_depth_min =
-        (unsigned)conf_number(l->conf, "signing.pfx_depth_min", raw->pfx_depth_min, 2, 1, 32);
+    s->policy.pfx_depth_min = (unsigned)conf_number(l->conf, "signing.pfx_depth_min", raw->pfx_depth_min,
+                                                    PROXY_PFX_DEPTH_MIN, 1, 32);
 }
 
 static void load_peers(struct loader *l)

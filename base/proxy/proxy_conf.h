@@ -58,6 +58,11 @@ struct proxy_upstream {
     struct pattern match;     /* of an upstream: everything */
 };
 
+/* What an edge's file that does not say otherwise means. */
+#define PROXY_CLOCK_SKEW_S   5
+#define PROXY_LIFETIME_MAX_S (24 * 3600)
+#define PROXY_PFX_DEPTH_MIN  2
+
 struct proxy_signing {
     bool given; /* false: all rules have RULE_SIGNING_IGNORED and the rest is empty */
     bool required;

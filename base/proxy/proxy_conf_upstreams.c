@@ -58,8 +58,7 @@ static void load_http(struct loader *l, const struct place *place, const struct 
         path.n--;
     int rc = path.n > 0 ? url_path_canonical(path, scratch, &path) : 0;
     if (rc < 0)
-        conf_fail(l->conf, PLACE_PATH(place, "url"), "\"%.80s\": %s", u->url.p,
-                  url_error_reason(rc));
+        conf_fail(l->conf, PLACE_PATH(place, "url"), "\"%.80s\": %s", u->url.p, url_error_reason(rc));
     else
         u->path = arena_str(l->a, path);
     u->host = load_lower(l, url->host);

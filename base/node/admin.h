@@ -7,6 +7,7 @@
 #pragma once
 
 #include "net/address.h"
+#include "util/buf.h"
 #include "util/grow.h"
 
 #include <poll.h>

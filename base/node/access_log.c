@@ -64,8 +64,9 @@ struct access_log {
     /* the writer thread's */
     int fd;
     struct grow batch;
-    size_t batch_done; /* bytes of it in the file */
-    uint64_t retry_at_ns;
+    size_t batch_done;     /* bytes of it in the file */
+    uint64_t retry_at_ns;  /* writing, after a failure */
+    uint64_t reopen_at_ns; /* opening anew, after a failure: the old file goes on being used */
     struct log_limiter limiter;
     uint64_t lines, bytes_written, errors, lost;
 };
@@ -287,11 +288,14 @@ static void reopen_file(struct access_log *log)
     int fd = open_file(log->path);
 
     if (fd < 0) {
-        write_failed(log, -fd); /* the old file, if any, goes on being used, and it is tried again */
+        stat_inc(&log->errors);
+        log->reopen_at_ns = clock_mono_ns() + RETRY_NS;
         atomic_store(&log->reopen, true);
+        log_limited(&log->limiter, LOG_LEVEL_ERROR,
+                    "cannot open the access log %s anew: %s; the old file goes on being used", log->path,
+                    strerror(-fd));
         return;
     }
-    log->retry_at_ns = 0;
     if (log->fd >= 0) {
         flush_batch(log);
         if (log->batch_done > 0 && log->batch.p[log->batch_done - 1] != '\n' && !same_file(log->fd, fd)) {
@@ -344,11 +348,11 @@ static void *writer_main(void *arg)
     pthread_setname_np(pthread_self(), "access-log");
     for (;;) {
         bool stop = atomic_load(&log->stop), any = false;
-        bool may_try = clock_mono_ns() >= log->retry_at_ns;
+        uint64_t now_ns = clock_mono_ns();
 
-        if (may_try && atomic_exchange(&log->reopen, false))
+        if (now_ns >= log->reopen_at_ns && atomic_exchange(&log->reopen, false))
             reopen_file(log);
-        if (may_try || stop)
+        if (now_ns >= log->retry_at_ns || stop)
             any = write_all(log);
         if (stop)
             return NULL;

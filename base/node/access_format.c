@@ -4,7 +4,6 @@
 #include "util/buf.h"
 #include "util/clock.h"
 
-#include <stdio.h>
 #include <time.h>
 
 const char *access_cache_name(enum access_cache c)
@@ -93,6 +92,12 @@ static size_t value_end(struct str s, size_t at, bool in_query)
     return at;
 }
 
+/* What may begin a name or a query; all else is copied by runs. */
+static bool is_plain(unsigned char c)
+{
+    return c != '%' && c != '?' && (c | 0x20) != 's';
+}
+
 /* Into `to`, which has room for s.n bytes. */
 static struct str scrub(char *to, struct str s)
 {
@@ -101,9 +106,18 @@ static struct str scrub(char *to, struct str s)
     unsigned char before = '&';
 
     for (size_t at = 0, next; at < s.n; at = next) {
-        unsigned char c = decoded(s, at, &next);
-        size_t value = (c | 0x20) == 's' && !is_name_char(before) ? after_sig(s, at) : 0;
+        unsigned char c;
+        size_t value;
 
+        for (next = at; next < s.n && is_plain((unsigned char)s.p[next]);)
+            next++;
+        if (next > at) {
+            buf_add(&b, s.p + at, next - at);
+            before = (unsigned char)s.p[next - 1];
+            continue;
+        }
+        c = decoded(s, at, &next);
+        value = (c | 0x20) == 's' && !is_name_char(before) ? after_sig(s, at) : 0;
         if (value > 0) {
             next = value_end(s, value, in_query);
             buf_add(&b, s.p + at, value - at);
@@ -127,165 +141,253 @@ void access_log_scrub(struct grow *out, struct str s)
         out->n += scrub(to, s).n;
 }
 
-/* --- JSON --- */
+/* --- what both formats need --- */
+
+/* The longest line: every byte of every string as \u00XX, and the rest. */
+#define LINE_BYTES_MAX ((ACCESS_TARGET_BYTES_MAX * 10u) * 6u + 2048u)
 
 static struct str cut_to(struct str s, size_t max)
 {
     return s.n > max ? str_of(s.p, max) : s;
 }
 
-/* ,"name":"value" with signatures taken out; nothing when it is empty. */
-static void json_str(struct grow *out, const char *name, struct str value)
+static void add_padded(struct buf *b, unsigned value, unsigned digits)
 {
-    char scratch[ACCESS_TARGET_BYTES_MAX];
+    char text[10];
 
-    if (value.n == 0)
-        return;
-    grow_printf(out, ",\"%s\":", name);
-    grow_add_json(out, scrub(scratch, cut_to(value, sizeof scratch)));
+    for (unsigned i = digits; i > 0; i--, value /= 10)
+        text[i - 1] = (char)('0' + value % 10);
+    buf_add(b, text, digits);
 }
 
-static void json_u64(struct grow *out, const char *name, uint64_t value)
+/* Lines of one second share its calendar. */
+static const struct tm *utc(uint64_t unix_ns)
 {
-    grow_printf(out, ",\"%s\":", name);
-    grow_add_u64(out, value);
+    static _Thread_local time_t last = -1;
+    static _Thread_local struct tm tm;
+    time_t t = (time_t)(unix_ns / NS_PER_S);
+
+    if (t != last) {
+        gmtime_r(&t, &tm);
+        last = t;
+    }
+    return &tm;
 }
 
-static void json_seconds(struct grow *out, const char *name, uint64_t ns)
-{
-    grow_printf(out, ",\"%s\":%llu.%06llu", name, (unsigned long long)(ns / NS_PER_S),
-                (unsigned long long)(ns % NS_PER_S / NS_PER_US));
-}
-
-static const char *protocol(unsigned version)
+static struct str protocol(unsigned version)
 {
     switch (version) {
     case 10:
-        return "HTTP/1.0";
+        return STR("HTTP/1.0");
     case 20:
-        return "HTTP/2.0";
+        return STR("HTTP/2.0");
     default:
-        return "HTTP/1.1";
+        return STR("HTTP/1.1");
     }
 }
 
-static struct tm utc(uint64_t unix_ns)
+static void add_ip(struct buf *b, const struct address *a)
 {
-    time_t t = (time_t)(unix_ns / NS_PER_S);
-    struct tm tm = {0};
-
-    gmtime_r(&t, &tm);
-    return tm;
-}
-
-static void format_json(struct grow *out, const struct access_record *r)
-{
-    struct tm tm = utc(r->unix_ns);
     char ip[ADDRESS_TEXT_MAX];
 
-    address_format_ip(&r->client, ip);
-    grow_printf(out, "{\"time\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03lluZ\",\"client\":\"%s\"",
-                tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-                (unsigned long long)(r->unix_ns % NS_PER_S / NS_PER_MS), ip);
-    json_u64(out, "client_port", address_port(&r->client));
-    json_str(out, "method", r->method);
-    json_str(out, "host", r->host);
-    json_str(out, "target", r->target);
-    grow_printf(out, ",\"protocol\":\"%s\"", protocol(r->http_version));
-    json_u64(out, "status", r->status);
-    json_u64(out, "body_bytes", r->body_bytes);
-    json_u64(out, "sent_bytes", r->sent_bytes);
-    json_seconds(out, "ttfb", r->ttfb_ns);
-    json_seconds(out, "duration", r->total_ns);
-    grow_printf(out, ",\"cache\":\"%s\"", access_cache_name(r->cache));
-    json_str(out, "reason", r->reason);
-    json_str(out, "uid", r->uid);
-    json_str(out, "kid", r->kid);
-    json_str(out, "range", r->range);
-    json_str(out, "user_agent", r->user_agent);
-    json_str(out, "referer", r->referer);
-    if (r->upstream.n > 0 || r->upstream_status != 0) {
-        json_str(out, "upstream", r->upstream);
-        json_u64(out, "upstream_status", r->upstream_status);
-        json_seconds(out, "upstream_ttfb", r->upstream_ns);
+    buf_add(b, ip, address_format_ip(a, ip));
+}
+
+/* How many bytes from the start are visible ASCII or space that neither format escapes. */
+static size_t plain_run(struct str s)
+{
+    size_t i = 0;
+
+    while (i < s.n && (unsigned char)s.p[i] >= 0x20 && (unsigned char)s.p[i] < 0x7f && s.p[i] != '"' &&
+           s.p[i] != '\\')
+        i++;
+    return i;
+}
+
+/* --- JSON --- */
+
+/* `key` is ,"name": with its punctuation. Nothing at all when the value is empty. */
+static void json_str(struct buf *b, struct str key, struct str value)
+{
+    char scratch[ACCESS_TARGET_BYTES_MAX];
+    struct str clean;
+
+    if (value.n == 0)
+        return;
+    clean = scrub(scratch, cut_to(value, sizeof scratch));
+    buf_add_str(b, key);
+    if (plain_run(clean) == clean.n) {
+        buf_add_char(b, '"');
+        buf_add_str(b, clean);
+        buf_add_char(b, '"');
+    } else {
+        buf_add_json(b, clean);
     }
-    json_u64(out, "worker", r->worker);
+}
+
+static void json_u64(struct buf *b, struct str key, uint64_t value)
+{
+    buf_add_str(b, key);
+    buf_add_u64(b, value);
+}
+
+static void json_seconds(struct buf *b, struct str key, uint64_t ns)
+{
+    json_u64(b, key, ns / NS_PER_S);
+    buf_add_char(b, '.');
+    add_padded(b, (unsigned)(ns % NS_PER_S / NS_PER_US), 6);
+}
+
+/* RFC 3339 with milliseconds. */
+static void json_time(struct buf *b, uint64_t unix_ns)
+{
+    const struct tm *tm = utc(unix_ns);
+
+    add_padded(b, (unsigned)tm->tm_year + 1900, 4);
+    buf_add_char(b, '-');
+    add_padded(b, (unsigned)tm->tm_mon + 1, 2);
+    buf_add_char(b, '-');
+    add_padded(b, (unsigned)tm->tm_mday, 2);
+    buf_add_char(b, 'T');
+    add_padded(b, (unsigned)tm->tm_hour, 2);
+    buf_add_char(b, ':');
+    add_padded(b, (unsigned)tm->tm_min, 2);
+    buf_add_char(b, ':');
+    add_padded(b, (unsigned)tm->tm_sec, 2);
+    buf_add_char(b, '.');
+    add_padded(b, (unsigned)(unix_ns % NS_PER_S / NS_PER_MS), 3);
+    buf_add_char(b, 'Z');
+}
+
+#define KEY(name) STR(",\"" name "\":")
+
+static void format_json(struct buf *b, const struct access_record *r)
+{
+    buf_add_lit(b, "{\"time\":\"");
+    json_time(b, r->unix_ns);
+    buf_add_lit(b, "\",\"client\":\"");
+    add_ip(b, &r->client);
+    buf_add_char(b, '"');
+    json_u64(b, KEY("client_port"), address_port(&r->client));
+    json_str(b, KEY("method"), r->method);
+    json_str(b, KEY("host"), r->host);
+    json_str(b, KEY("target"), r->target);
+    json_str(b, KEY("protocol"), protocol(r->http_version));
+    json_u64(b, KEY("status"), r->status);
+    json_u64(b, KEY("body_bytes"), r->body_bytes);
+    json_u64(b, KEY("sent_bytes"), r->sent_bytes);
+    json_seconds(b, KEY("ttfb"), r->ttfb_ns);
+    json_seconds(b, KEY("duration"), r->total_ns);
+    json_str(b, KEY("cache"), str_z(access_cache_name(r->cache)));
+    json_str(b, KEY("reason"), r->reason);
+    json_str(b, KEY("uid"), r->uid);
+    json_str(b, KEY("kid"), r->kid);
+    json_str(b, KEY("range"), r->range);
+    json_str(b, KEY("user_agent"), r->user_agent);
+    json_str(b, KEY("referer"), r->referer);
+    if (r->upstream.n > 0 || r->upstream_status != 0) {
+        json_str(b, KEY("upstream"), r->upstream);
+        json_u64(b, KEY("upstream_status"), r->upstream_status);
+        json_seconds(b, KEY("upstream_ttfb"), r->upstream_ns);
+    }
+    json_u64(b, KEY("worker"), r->worker);
     if (r->aborted)
-        grow_add_lit(out, ",\"aborted\":true");
+        buf_add_lit(b, ",\"aborted\":true");
     if (r->cut)
-        grow_add_lit(out, ",\"cut\":true");
-    grow_add_lit(out, "}\n");
+        buf_add_lit(b, ",\"cut\":true");
+    buf_add_lit(b, "}\n");
 }
 
 /* --- combined --- */
 
 /* As nginx and Apache write it: quotes, backslashes and all that is not printable ASCII become \xHH. */
-static void combined_str(struct grow *out, struct str value)
+static void add_escaped(struct buf *b, struct str s, bool spaces)
+{
+    static const char hex[] = "0123456789ABCDEF";
+
+    while (s.n > 0) {
+        size_t n = plain_run(s);
+        const char *space = spaces ? NULL : memchr(s.p, ' ', n);
+
+        if (space != NULL)
+            n = (size_t)(space - s.p);
+        buf_add(b, s.p, n);
+        s = str_skip(s, n);
+        if (s.n > 0) {
+            unsigned char c = (unsigned char)s.p[0];
+            const char escape[4] = {'\\', 'x', hex[c >> 4], hex[c & 15]};
+
+            buf_add(b, escape, sizeof escape);
+            s = str_skip(s, 1);
+        }
+    }
+}
+
+static void combined_str(struct buf *b, struct str value, bool spaces)
 {
     char scratch[ACCESS_TARGET_BYTES_MAX];
-    struct str s = scrub(scratch, cut_to(value, sizeof scratch));
-    size_t from = 0;
 
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-
-        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\')
-            continue;
-        grow_add(out, s.p + from, i - from);
-        grow_printf(out, "\\x%02X", c);
-        from = i + 1;
-    }
-    grow_add(out, s.p + from, s.n - from);
+    add_escaped(b, scrub(scratch, cut_to(value, sizeof scratch)), spaces);
 }
 
-/* A field outside quotes: a space in it would shift all that follow. */
-static void combined_word(struct grow *out, struct str value)
+static void combined_time(struct buf *b, uint64_t unix_ns)
 {
-    if (value.n == 0)
-        grow_add_char(out, '-');
-    for (size_t i = 0; i < value.n; i++) {
-        unsigned char c = (unsigned char)value.p[i];
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    const struct tm *tm = utc(unix_ns);
 
-        if (c > 0x20 && c < 0x7f && c != '"' && c != '\\')
-            grow_add_char(out, (char)c);
-        else
-            grow_printf(out, "\\x%02X", c);
-    }
+    add_padded(b, (unsigned)tm->tm_mday, 2);
+    buf_add_char(b, '/');
+    buf_add(b, months + 3 * tm->tm_mon, 3);
+    buf_add_char(b, '/');
+    add_padded(b, (unsigned)tm->tm_year + 1900, 4);
+    buf_add_char(b, ':');
+    add_padded(b, (unsigned)tm->tm_hour, 2);
+    buf_add_char(b, ':');
+    add_padded(b, (unsigned)tm->tm_min, 2);
+    buf_add_char(b, ':');
+    add_padded(b, (unsigned)tm->tm_sec, 2);
+    buf_add_lit(b, " +0000");
 }
 
-static void combined_quoted(struct grow *out, struct str value)
+static void format_combined(struct buf *b, const struct access_record *r)
 {
-    grow_add_lit(out, " \"");
-    combined_str(out, value.n > 0 ? value : STR("-"));
-    grow_add_char(out, '"');
-}
-
-static void format_combined(struct grow *out, const struct access_record *r)
-{
-    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-    struct tm tm = utc(r->unix_ns);
-    char ip[ADDRESS_TEXT_MAX];
-
-    address_format_ip(&r->client, ip);
-    grow_printf(out, "%s - ", ip);
-    combined_word(out, r->uid);
-    grow_printf(out, " [%02d/%s/%04d:%02d:%02d:%02d +0000] \"", tm.tm_mday, months[tm.tm_mon],
-                tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
-    combined_str(out, r->method);
-    grow_add_char(out, ' ');
-    combined_str(out, r->target);
-    grow_printf(out, " %s\" %03u ", protocol(r->http_version), r->status);
-    grow_add_u64(out, r->body_bytes);
-    combined_quoted(out, r->referer);
-    combined_quoted(out, r->user_agent);
-    grow_add_char(out, '\n');
+    add_ip(b, &r->client);
+    buf_add_lit(b, " - ");
+    /* A space in a field without quotes would shift all that follow. */
+    combined_str(b, r->uid.n > 0 ? r->uid : STR("-"), false);
+    buf_add_lit(b, " [");
+    combined_time(b, r->unix_ns);
+    buf_add_lit(b, "] \"");
+    combined_str(b, r->method, true);
+    buf_add_char(b, ' ');
+    combined_str(b, r->target, true);
+    buf_add_char(b, ' ');
+    buf_add_str(b, protocol(r->http_version));
+    buf_add_lit(b, "\" ");
+    add_padded(b, r->status, 3);
+    buf_add_char(b, ' ');
+    buf_add_u64(b, r->body_bytes);
+    buf_add_lit(b, " \"");
+    combined_str(b, r->referer.n > 0 ? r->referer : STR("-"), true);
+    buf_add_lit(b, "\" \"");
+    combined_str(b, r->user_agent.n > 0 ? r->user_agent : STR("-"), true);
+    buf_add_lit(b, "\"\n");
 }
 
 void access_log_format(struct grow *out, enum access_log_format format, const struct access_record *record)
 {
+    char *to = grow_reserve(out, LINE_BYTES_MAX);
+    struct buf b;
+
+    if (to == NULL)
+        return;
+    b = buf_of(to, LINE_BYTES_MAX);
     if (format == ACCESS_LOG_JSON)
-        format_json(out, record);
+        format_json(&b, record);
     else
-        format_combined(out, record);
+        format_combined(&b, record);
+    if (b.overflow)
+        out->failed = true;
+    else
+        out->n += b.n;
 }

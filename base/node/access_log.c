@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #define RING_BYTES_DEFAULT (1024u * 1024)
-#define RING_BYTES_MIN     (64u * 1024)  /* more than twice the longest record */
-#define BATCH_BYTES        (256u * 1024) /* what one write has, about */
-#define BATCH_BYTES_MAX    (1024u * 1024)
+#define RING_BYTES_MIN     (64u * 1024)   /* more than twice the longest record */
+#define BATCH_BYTES        (256u * 1024)  /* what one write has, about */
+#define BATCH_BYTES_MAX    (1024u * 1024) /* and one line more, by the longest that formatting may make */
 #define WAIT_MS_MIN        5
 #define WAIT_MS_MAX        100 /* how late a line may be while nothing is going on */
 #define RETRY_NS           NS_PER_S

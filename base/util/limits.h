@@ -2,7 +2,6 @@
  * docs/limits.md says the same to operators. */
 #pragma once
 
-
 /* --- the loop --- */
 
 /* Steps a flow may run before others get their turn: a request that hits takes about 10. */
@@ -23,6 +22,7 @@
 /* Tries to get a submission entry from a kernel that is out of memory before the operation fails. */
 #define IO_SUBMIT_TRIES_MAX 100u
 
+/* --- http --- */
 
 /* One request head, from its first byte to the empty line. A player's is 300 to 900 bytes, a browser's with
  * cookies 2 to 4 KiB; the longest target (8 KiB), as much again for all fields, is 16 KiB, which is also what

@@ -33,11 +33,13 @@ struct sim_net {
     struct sim_range operation_ns;         /* from an operation being possible to its completion */
     struct sim_range read_bytes;           /* what one read of a scripted peer takes */
     struct sim_range disk_ns;
+    struct sim_range turn_ns; /* what a worker's turn takes */
 };
 
 struct sim_faults {
     unsigned short_send_ppm; /* a send ends after a part of its bytes */
     unsigned short_recv_ppm; /* a receive gives less than has come */
+    unsigned recv_ends_ppm;  /* a multishot receive ends after a buffer, as the kernel may do */
     unsigned reset_ppm;      /* a direction of a connection is reset at a byte within reset_at */
     struct sim_range reset_at;
     unsigned stall_ppm; /* a segment is late by stall_ns */
@@ -174,7 +176,8 @@ void sim_conn_close_now(struct sim_conn *c);
 void sim_conn_read_rate(struct sim_conn *c, uint64_t bytes_per_s);
 void sim_conn_write_rate(struct sim_conn *c, uint64_t bytes_per_s);
 
-bool sim_conn_is_open(const struct sim_conn *c); /* connected, and not closed by us or reset */
+bool sim_conn_is_open(const struct sim_conn *c);     /* connected, and not closed by us or reset */
+bool sim_conn_is_finished(const struct sim_conn *c); /* was closed or reset by us, or is gone */
 uint64_t sim_conn_read_total(const struct sim_conn *c);
 uint64_t sim_conn_id(const struct sim_conn *c); /* 1, 2, ... in the order of their creation */
 struct sim_world *sim_conn_world(struct sim_conn *c);

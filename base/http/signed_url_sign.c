@@ -72,6 +72,16 @@ static void add_params(struct buf *out, const struct signed_url_token *token, co
     buf_add(out, sig, SIGNED_URL_SIG_BYTES);
 }
 
+/* A reader decodes values, so an escape here would say one thing to us and another to it. */
+static bool values_are_plain(const struct signed_url_token *token)
+{
+    for (unsigned i = 0; i <= SIGNED_URL_PFX; i++)
+        if (signed_url_token_has(token, (enum signed_url_param)i) && token->value[i].n > 0 &&
+            memchr(token->value[i].p, '%', token->value[i].n))
+            return false;
+    return true;
+}
+
 static unsigned segments_of(struct str pfx)
 {
     unsigned n = 0;
@@ -103,8 +113,8 @@ static int check(const struct signed_url_keys *keys, const struct signed_url_gra
     return r == SIGNED_URL_OK || r == SIGNED_URL_GEO ? 0 : -EINVAL;
 }
 
-static int sign(const struct signed_url_keys *keys, const struct signed_url_grant *grant, struct str path,
-                struct str query, bool in_segment, struct buf *out)
+static int write_signed(const struct signed_url_keys *keys, const struct signed_url_grant *grant,
+                        struct str path, struct str query, bool in_segment, struct buf *out)
 {
     struct signed_url_scratch scratch;
     struct signed_url_token token;
@@ -121,7 +131,7 @@ static int sign(const struct signed_url_keys *keys, const struct signed_url_gran
         str_starts(path, STR("/~")))
         return -EINVAL;
     token_of_grant(keys, key, grant, &numbers, &token);
-    if (signed_url_token_message(&token, path, &scratch) != SIGNED_URL_OK)
+    if (!values_are_plain(&token) || signed_url_token_message(&token, path, &scratch) != SIGNED_URL_OK)
         return -EINVAL;
     hmac_sha256(&keys->at[key].hmac, (uint8_t *)scratch.bytes, token.message_n, mac);
     signed_url_sig_encode(mac, sig);
@@ -147,6 +157,18 @@ static int sign(const struct signed_url_keys *keys, const struct signed_url_gran
     if (out->overflow)
         return -ENOSPC;
     return check(keys, grant, key, str_of(out->p + start, out->n - start), &scratch);
+}
+
+/* Leaves *out as it was where it fails. */
+static int sign(const struct signed_url_keys *keys, const struct signed_url_grant *grant, struct str path,
+                struct str query, bool in_segment, struct buf *out)
+{
+    size_t start = out->n;
+    int r = write_signed(keys, grant, path, query, in_segment, out);
+
+    if (r < 0)
+        out->n = start;
+    return r;
 }
 
 int signed_url_sign_query(const struct signed_url_keys *keys, const struct signed_url_grant *grant,

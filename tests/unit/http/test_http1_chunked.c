@@ -54,8 +54,8 @@ static void good(void **state)
     decodes_to(STR("00a\r\n0123456789\r\n1\r\nX\r\n000\r\n\r\n"), HTTP1_CHUNKED_DONE, STR("0123456789X"), 30);
     decodes_to(STR("A;x\r\n0123456789\r\n0;a=\"b;c\" \t;d\r\n\r\n"), HTTP1_CHUNKED_DONE, STR("0123456789"),
                34);
-    decodes_to(STR("1 ;x\r\nX\r\n0\t;y\r\n\r\n"), HTTP1_CHUNKED_DONE, STR("X"), 18);
-    decodes_to(STR("1\r\nX\r\n0\r\nDigest: a\r\nX-Y:\r\n\r\n!"), HTTP1_CHUNKED_DONE, STR("X"), 29);
+    decodes_to(STR("1 ;x\r\nX\r\n0\t;y\r\n\r\n"), HTTP1_CHUNKED_DONE, STR("X"), 17);
+    decodes_to(STR("1\r\nX\r\n0\r\nDigest: a\r\nX-Y:\r\n\r\n!"), HTTP1_CHUNKED_DONE, STR("X"), 28);
     decodes_to(STR("5\r\nhel"), HTTP1_CHUNKED_MORE, STR("hel"), 6);
     decodes_to(STR("3\r\n\r\n0\r\n0\r\n\r\n"), HTTP1_CHUNKED_DONE, STR("\r\n0"), 13);
 }

@@ -30,18 +30,18 @@ static void token_of_grant(const struct signed_url_keys *keys, int key, const st
                            struct numbers *numbers, struct signed_url_token *token)
 {
     token->present = 0;
-    put(token, SIGNED_URL_EXP, number(numbers->exp, grant->exp_s));
-    put(token, SIGNED_URL_KID, str_of(keys->at[key].kid, keys->at[key].kid_n));
+    put(token, TOKEN_EXP, number(numbers->exp, grant->exp_s));
+    put(token, TOKEN_KID, str_of(keys->at[key].kid, keys->at[key].kid_n));
     if (grant->geo.n > 0)
-        put(token, SIGNED_URL_GEO_, grant->geo);
+        put(token, TOKEN_GEO, grant->geo);
     if (grant->ip.n > 0)
-        put(token, SIGNED_URL_IP, grant->ip);
+        put(token, TOKEN_IP, grant->ip);
     if (grant->rate_bytes_per_s > 0)
-        put(token, SIGNED_URL_RATE, number(numbers->rate, grant->rate_bytes_per_s));
+        put(token, TOKEN_RATE, number(numbers->rate, grant->rate_bytes_per_s));
     if (grant->uid.n > 0)
-        put(token, SIGNED_URL_UID, grant->uid);
+        put(token, TOKEN_UID, grant->uid);
     if (grant->pfx.n > 0)
-        put(token, SIGNED_URL_PFX, grant->pfx);
+        put(token, TOKEN_PFX, grant->pfx);
 }
 
 /* Puts a value into a URL. A "/" would end a token segment; nothing else of the alphabet needs an escape. */
@@ -60,8 +60,8 @@ static void add_params(struct buf *out, const struct signed_url_token *token, co
 {
     char between = in_segment ? ';' : '&';
 
-    for (unsigned i = 0; i <= SIGNED_URL_PFX; i++) {
-        if (!signed_url_token_has(token, (enum signed_url_param)i) || (in_segment && i == SIGNED_URL_PFX))
+    for (unsigned i = 0; i <= TOKEN_PFX; i++) {
+        if (!signed_url_token_has(token, (enum signed_url_param)i) || (in_segment && i == TOKEN_PFX))
             continue;
         buf_add_str(out, signed_url_param_name((enum signed_url_param)i));
         buf_add_char(out, '=');
@@ -75,7 +75,7 @@ static void add_params(struct buf *out, const struct signed_url_token *token, co
 /* A reader decodes values, so an escape here would say one thing to us and another to it. */
 static bool values_are_plain(const struct signed_url_token *token)
 {
-    for (unsigned i = 0; i <= SIGNED_URL_PFX; i++)
+    for (unsigned i = 0; i <= TOKEN_PFX; i++)
         if (signed_url_token_has(token, (enum signed_url_param)i) && token->value[i].n > 0 &&
             memchr(token->value[i].p, '%', token->value[i].n))
             return false;
@@ -138,7 +138,7 @@ static int write_signed(const struct signed_url_keys *keys, const struct signed_
 
     if (in_segment) {
         buf_add_lit(out, "/~");
-        if (signed_url_token_has(&token, SIGNED_URL_PFX)) {
+        if (signed_url_token_has(&token, TOKEN_PFX)) {
             buf_add_lit(out, "depth=");
             buf_add_u64(out, segments_of(grant->pfx));
             buf_add_char(out, ';');

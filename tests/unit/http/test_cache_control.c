@@ -136,6 +136,11 @@ static void targeted_fields(void **state)
     assert_int_equal(cc.max_age_s, 2); /* in a dictionary the last holds */
     assert_int_equal(targeted("CDN-Cache-Control: max-age=99999999999\r\n", &cc), 1);
     assert_int_equal(cc.max_age_s, CACHE_CONTROL_DELTA_MAX);
+    assert_int_equal(
+        targeted("CDN-Cache-Control: max-age=60, no-cache=\"a\", max-age=x, no-cache=?0\r\n", &cc), 1);
+    assert_int_equal(cc.flags, 0);
+    assert_int_equal(cc.max_age_s, 0);
+    assert_int_equal(cc.no_cache_fields.n, 0);
     /* Of the wrong type: only that one is ignored. */
     assert_int_equal(targeted("CDN-Cache-Control: max-age=\"60\", no-store=1, s-maxage=1.5, public\r\n", &cc),
                      1);

@@ -26,7 +26,6 @@ import tempfile
 import threading
 import time
 import urllib.parse
-import urllib.request
 
 import figures
 import media
@@ -112,10 +111,11 @@ class Children:
             if process.poll() is None:
                 process.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        for _, process, _ in self.started:
+        for name, process, _ in self.started:
             try:
                 process.wait(max(0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
+                print(f"demo: {name} did not end within {STOP_SECONDS} s of SIGTERM and was killed", file=sys.stderr)
                 process.kill()
                 process.wait()
 
@@ -126,7 +126,7 @@ def wait_healthy(name, port, children):
     while time.monotonic() < deadline:
         children.check()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/.segue/health", timeout=1):
+            with figures.LOOPBACK.open(f"http://127.0.0.1:{port}/.segue/health", timeout=1):
                 return
         except OSError as error:  # URLError and HTTPError are of its kind.
             problem = str(error)
@@ -157,13 +157,13 @@ def write_configuration(run, media_folder, ports):
     (run / "shield.yaml").write_text(
         f'listen:\n  - {{address: "127.0.0.1:{ports["shield"]}"}}\n'
         f'admin: {{socket: {yaml(run / "shield.sock")}}}\n'
-        'workers: 1\nmemory: {size: 256MiB}\n'
+        'memory: {size: 256MiB}\n'
         f'origins:\n  - {{match: "/demo/**", url: {yaml(file_url(run / "www"))}}}\n'
         f'  - {{match: "/**", url: {yaml(file_url(media_folder))}}}\n' + rules)
     (run / "edge.yaml").write_text(
         f'listen:\n  - {{address: "127.0.0.1:{ports["edge"]}"}}\n'
         f'admin: {{socket: {yaml(run / "edge.sock")}, address: "127.0.0.1:{ports["admin"]}"}}\n'
-        'workers: 1\nmemory: {size: 256MiB}\n'
+        'memory: {size: 256MiB}\n'
         f'upstreams:\n  - {{url: "http://127.0.0.1:{ports["shield"]}"}}\n'
         'signing: {required: true, keys: keys.yaml, clock_skew: 5s, lifetime_max: 1d, pfx_depth_min: 2}\n'
         + rules)
@@ -172,10 +172,12 @@ def write_configuration(run, media_folder, ports):
 def npm_modules(with_browser_driver):
     """hls.js, and for the headless check playwright-core, at the versions of package-lock.json, from the npm registry."""
     folder = STATE / ("npm-check" if with_browser_driver else "npm")
-    lock = (HERE / "package-lock.json").read_text()
-    stamp = folder / "installed"
-    if not stamp.is_file() or stamp.read_text() != lock:
-        folder.mkdir(parents=True, exist_ok=True)
+    modules, stamp = folder / "node_modules", folder / "installed"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = (HERE / "package-lock.json").read_text()
+    with media.locked(folder):
+        if stamp.is_file() and stamp.read_text() == wanted and (modules / "hls.js").is_dir():
+            return modules
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, folder / name)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
@@ -184,8 +186,8 @@ def npm_modules(with_browser_driver):
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as error:
             raise Failure(f"npm could not install the page's player: {error}") from error
-        stamp.write_text(lock)
-    return folder / "node_modules"
+        stamp.write_text(wanted)
+    return modules
 
 
 class Signer:
@@ -280,7 +282,7 @@ def show(base, catalogue, sign, seguectl, keys):
       {base}/demo/index.html
 
   One signed segment, good for {TOKEN_LIFETIME}; ask twice and see Cache-Status turn into a hit:
-      curl -sS -D - -o segment.ogg '{one}'
+      curl -sS -D - -o /dev/null '{one}'
       ffplay -autoexit -nodisp '{one}'
 
   A whole track as HLS, with one token in the path:

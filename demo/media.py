@@ -19,6 +19,7 @@ A finished OUTPUT is kept: it is made again only when the music, this script or 
 """
 import argparse
 import concurrent.futures
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -186,10 +187,20 @@ def stamp(seconds):
     """Changes when anything does that OUTPUT is made from."""
     state = hashlib.sha256(pathlib.Path(__file__).read_bytes())
     for track in TRACKS:
+        if not (MUSIC / track["file"]).is_file():
+            raise RuntimeError(f"{MUSIC / track['file']} is not there; run packaging/install-deps.sh demo")
         info = (MUSIC / track["file"]).stat()
         state.update(f"{track['file']} {info.st_size} {info.st_mtime_ns}".encode())
     state.update(f"{seconds}".encode())
     return state.hexdigest() + "\n"
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Two demos started at once make a thing once."""
+    with open(f"{path}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def ensure(output, seconds=None):
@@ -197,8 +208,7 @@ def ensure(output, seconds=None):
     output = pathlib.Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     stamp_file = output / "stamp"
-    with open(f"{output}.lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Two demos started at once make it once.
+    with locked(output):
         wanted = stamp(seconds)
         if not stamp_file.is_file() or stamp_file.read_text() != wanted:
             # Made beside and moved into place whole, so that one interrupted never looks finished.

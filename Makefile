@@ -80,6 +80,13 @@ $(O)/tests/sim/test_%: $(O)/tests/sim/test_%.o $(call objects,$(SIM_SRC)) $(LIBB
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(LIBBASE)
 	$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(LIBBASE) $(LDLIBS)
 
+# Benchmarks that need no peers. bench/trace/ is one program of several files.
+$(O)/bench/trace/trace: $(call objects,$(sort $(wildcard bench/trace/*.c))) $(LIBBASE)
+	$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
+
+$(O)/bench/%: $(O)/bench/%.o $(LIBBASE)
+	$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) $(LDLIBS)
+
 clean:
 	rm -rf build
 

@@ -44,8 +44,9 @@ void io_destroy(struct io **io);
 /* Which rung of the setup ladder is in use and what was probed, for -V and the log. Lives as long as io. */
 const char *io_describe(const struct io *io);
 
-/* Runs the ready flows, submits, waits at most wait_max_ns (not at all while flows are ready) for a
- * completion, a timer or mail, and takes what came. 0 or -errno (then the ring is broken). */
+/* One turn: runs the flows that are ready, submits, waits at most wait_max_ns (not at all while flows are
+ * ready) for a completion, a timer or mail, takes what came and runs the flows it woke. What those ask for is
+ * submitted when the next turn begins. 0 or -errno (then the ring is broken). */
 int io_run_once(struct io *io, uint64_t wait_max_ns);
 
 /* CLOCK_MONOTONIC and Unix time, read once each time round the loop. */

@@ -132,25 +132,31 @@ static int submit_and_wait(struct io *io, uint64_t wait_max_ns)
     return io_uring_submit_and_wait_timeout(&io->ring, &cqe, 1, &wait, NULL);
 }
 
+static void run_flows(struct io *io)
+{
+    for (unsigned rounds_n = 0; io->ready.n > 0 && rounds_n < IO_FLOW_ROUNDS_MAX; rounds_n++)
+        flow_run_ready(&io->ready);
+}
+
 int io_run_once(struct io *io, uint64_t wait_max_ns)
 {
+    unsigned batch_n = IO_ACCEPT_QUEUE;
     int rc;
 
     CHECK_MAGIC(io, IO_MAGIC);
-    for (unsigned rounds_n = 0; io->ready.n > 0 && rounds_n < IO_FLOW_ROUNDS_MAX; rounds_n++)
-        flow_run_ready(&io->ready);
+    run_flows(io); /* woken since the last turn, from outside */
     rc = submit_and_wait(io, wait_max_ns);
     read_clocks(io);
     if (UNLIKELY(rc < 0 && !passes(rc)))
         return rc;
-    /* In batches, so that no queue of accepted sockets overflows. The completion queue does not fill up
-     * again meanwhile, or hardly: nothing is submitted. */
-    for (unsigned left = io->ring.cq.ring_entries; left >= IO_ACCEPT_QUEUE; left -= IO_ACCEPT_QUEUE) {
-        if (io_reap(io, IO_ACCEPT_QUEUE) < IO_ACCEPT_QUEUE)
-            break;
-        flow_run_ready(&io->ready);
+    /* In batches, so that no queue of accepted sockets overflows; and no more than the queue holds. */
+    for (unsigned n = 0; batch_n == IO_ACCEPT_QUEUE && n < io->ring.cq.ring_entries; n += batch_n) {
+        batch_n = io_reap(io, IO_ACCEPT_QUEUE);
+        if (batch_n == IO_ACCEPT_QUEUE)
+            flow_run_ready(&io->ready);
     }
     timer_wheel_advance(io->timers, io->now_ns, &io->ready);
+    run_flows(io); /* what they ask is submitted together, when the next turn begins */
     return 0;
 }
 

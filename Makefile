@@ -8,6 +8,7 @@
 #   make soak       what takes longer than CI should
 
 VARIANT ?= release
+Q        = $(if $(V),,@)# V=1 shows the commands
 O        = build/$(VARIANT)
 
 CFLAGS_COMMON = -std=gnu11 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wpointer-arith \
@@ -59,33 +60,33 @@ $(O)/segue-edge:   $(call objects,$(EDGE_SRC))   $(LIBBASE)
 $(O)/segue-shield: $(call objects,$(SHIELD_SRC)) $(LIBBASE)
 $(O)/seguectl:     $(call objects,$(CTL_SRC))    $(LIBBASE)
 $(PROGRAMS):
-	$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
 
 $(LIBBASE): $(call objects,$(BASE_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(O)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # A unit test links what it uses out of the archive.
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(LIBBASE)
-	$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) -lcmocka $(LDLIBS)
 
 # The simulated clock and I/O come before the archive, so its real ones are never linked.
 $(O)/tests/sim/test_%: $(O)/tests/sim/test_%.o $(call objects,$(SIM_SRC)) $(LIBBASE)
-	$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) -lcmocka $(LDLIBS)
 
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(LIBBASE)
-	$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(LIBBASE) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(LIBBASE) $(LDLIBS)
 
 # Benchmarks that need no peers. bench/trace/ is one program of several files.
 $(O)/bench/trace/trace: $(call objects,$(sort $(wildcard bench/trace/*.c))) $(LIBBASE)
-	$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
 
 $(O)/bench/%: $(O)/bench/%.o $(LIBBASE)
-	$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) $(LDLIBS)
 
 clean:
 	rm -rf build

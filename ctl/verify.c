@@ -30,7 +30,7 @@ struct verify {
     struct signed_url_keys keys;
     struct signed_url_policy policy;
     int64_t now_s;
-    struct address address;
+    struct ip address;
     struct ctl_target target;
     struct signed_url_parts parts;
     struct signed_url_scratch scratch;
@@ -241,7 +241,7 @@ static void print_checks(const struct verify *v, enum signed_url_result result)
 static enum signed_url_result ask(struct verify *v)
 {
     char country[2] = "";
-    struct address_block block;
+    struct ip_block block;
     struct signed_url_client client = {.address = &v->address, .country = STR("")};
     if (v->country != NULL)
         client.country = str_z(v->country);
@@ -250,7 +250,7 @@ static enum signed_url_result ask(struct verify *v)
         result =
             signed_url_verify(&v->keys, &v->policy, &v->parts, v->now_s, &client, &v->scratch, &v->claims);
         if (result == SIGNED_URL_ADDRESS && v->client == NULL && !v->address_assumed &&
-            address_block_parse(v->claims.ip, &block) == 0) {
+            ip_block_parse(v->claims.ip, &block) == 0) {
             v->address_assumed = true;
             v->address = block.address;
         } else if (result == SIGNED_URL_GEO && v->country == NULL && !v->country_assumed) {
@@ -345,7 +345,7 @@ static int read_question(struct verify *v)
     v->now_s = (int64_t)clock_unix_s();
     if (v->now != NULL && conf_parse_time_s(str_z(v->now), &v->now_s) < 0)
         return ctl_usage_error("verify", "--now: expected " CONF_TIME_EXPECTED ", got \"%s\"", v->now);
-    if (v->client != NULL && address_parse(str_z(v->client), &v->address) < 0)
+    if (v->client != NULL && ip_parse(str_z(v->client), &v->address) < 0)
         return ctl_usage_error("verify", "--client: expected an address, got \"%s\"", v->client);
     if (v->country != NULL &&
         (strlen(v->country) != 2 || strspn(v->country, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != 2))

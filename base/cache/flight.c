@@ -88,6 +88,12 @@ struct flight_table *flight_table_create(struct memory *memory, const struct fli
     return t;
 }
 
+void flight_table_attach(struct flight_table *t, unsigned worker, struct flow_queue *ready)
+{
+    CHECK(worker < t->workers_n);
+    t->workers[worker].ready = ready;
+}
+
 void flight_table_destroy(struct flight_table **table)
 {
     struct flight_table *t = TAKE(table);

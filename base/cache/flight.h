@@ -67,12 +67,14 @@ struct flight_reader {
 
 struct flight_worker {
     struct mailbox *mailbox;
-    struct flow_queue *ready;
+    struct flow_queue *ready; /* set by flight_table_attach, once the worker has one */
 };
 
 /* workers[i] is worker i's; the array is copied. NULL: no memory. */
 struct flight_table *flight_table_create(struct memory *memory, const struct flight_worker *workers,
                                          unsigned workers_n);
+/* On the worker's thread, before it makes or joins a flight. */
+void flight_table_attach(struct flight_table *table, unsigned worker, struct flow_queue *ready);
 void flight_table_destroy(struct flight_table **table); /* no flight may be left */
 
 /* Joins the flight of this identity, or makes one: then *made is true and the caller starts a fill with it, whose

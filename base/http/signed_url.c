@@ -177,7 +177,7 @@ static enum signed_url_result check_claims(const struct signed_url_policy *polic
                                            int64_t now_s, const struct signed_url_client *client,
                                            struct signed_url_claims *claims)
 {
-    struct address_block block = {.bits = 0};
+    struct ip_block block = {.bits = 0};
     uint64_t now = now_s > 0 ? (uint64_t)now_s : 0;
     int geo = 1;
 
@@ -193,14 +193,14 @@ static enum signed_url_result check_claims(const struct signed_url_policy *polic
         (str_to_u64(token->decoded[SIGNED_URL_RATE], &claims->rate_bytes_per_s) < 0 ||
          claims->rate_bytes_per_s == 0))
         return SIGNED_URL_MALFORMED;
-    if (signed_url_token_has(token, SIGNED_URL_IP) && address_block_parse(claims->ip, &block) < 0)
+    if (signed_url_token_has(token, SIGNED_URL_IP) && ip_block_parse(claims->ip, &block) < 0)
         return SIGNED_URL_MALFORMED;
     if (signed_url_token_has(token, SIGNED_URL_GEO_) && (geo = geo_allows(claims->geo, client->country)) < 0)
         return SIGNED_URL_MALFORMED;
 
     if (now > claims->exp_s && now - claims->exp_s > policy->clock_skew_s)
         return SIGNED_URL_EXPIRED;
-    if (signed_url_token_has(token, SIGNED_URL_IP) && !address_in_block(client->address, &block))
+    if (signed_url_token_has(token, SIGNED_URL_IP) && !ip_in_block(client->address, &block))
         return SIGNED_URL_ADDRESS;
     return geo ? SIGNED_URL_OK : SIGNED_URL_GEO;
 }

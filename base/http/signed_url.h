@@ -9,7 +9,7 @@
  * read-only once made and may be shared by all workers. */
 #pragma once
 
-#include "util/address.h"
+#include "util/ip.h"
 #include "util/buf.h"
 #include "util/hmac.h"
 #include "util/limits.h"
@@ -101,7 +101,7 @@ struct signed_url_claims {
 };
 
 struct signed_url_client {
-    const struct address *address;
+    const struct ip *address;
     struct str country; /* two upper-case letters, or empty when it is not known */
 };
 

@@ -88,7 +88,7 @@ static int check(const struct signed_url_keys *keys, const struct signed_url_gra
 {
     struct signed_url_parts parts = signed_url_split(written);
     struct signed_url_policy policy = {0};
-    struct address_block block = {.bits = 0};
+    struct ip_block block = {.bits = 0};
     struct signed_url_client client = {.address = &block.address, .country = STR_NONE};
     struct signed_url_claims claims;
     enum signed_url_result r;
@@ -96,7 +96,7 @@ static int check(const struct signed_url_keys *keys, const struct signed_url_gra
 
     if (written.n > HTTP_TARGET_BYTES_MAX)
         return -EINVAL;
-    if (grant->ip.n > 0 && address_block_parse(grant->ip, &block) < 0)
+    if (grant->ip.n > 0 && ip_block_parse(grant->ip, &block) < 0)
         return -EINVAL;
     policy.clock_skew_s = INT64_MAX;
     r = signed_url_verify(keys, &policy, &parts, now_s, &client, scratch, &claims);

@@ -1,6 +1,6 @@
 #include "http/url.h"
 
-#include "util/address.h"
+#include "util/ip.h"
 #include "util/check.h"
 
 #include <errno.h>
@@ -274,7 +274,7 @@ int url_host_parse(struct str value, struct url_host *out)
     const char *end;
 
     if (value.n > 0 && value.p[0] == '[') {
-        struct address address;
+        struct ip address;
 
         end = memchr(value.p, ']', value.n);
         if (!end)
@@ -282,7 +282,7 @@ int url_host_parse(struct str value, struct url_host *out)
         host.is_ipv6 = true;
         host.name = str_of(value.p + 1, (size_t)(end - value.p - 1));
         value = str_skip(value, host.name.n + 2);
-        if (!memchr(host.name.p, ':', host.name.n) || address_parse(host.name, &address) < 0)
+        if (!memchr(host.name.p, ':', host.name.n) || ip_parse(host.name, &address) < 0)
             return -EINVAL;
     } else {
         end = value.n ? memchr(value.p, ':', value.n) : NULL;

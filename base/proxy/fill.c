@@ -44,10 +44,9 @@ static struct io *io_of(const struct fill *f)
 
 static bool copy_texts(struct fill *f, const struct fill_order *order)
 {
-    struct buf b = {.cap = order->method_name.n + order->path.n + order->query.n + order->host.n +
-                           order->fields.n + 1};
-    const struct str from[] = {order->method_name, order->path, order->query, order->host, order->fields};
-    struct str *const to[] = {&f->method_name, &f->path, &f->query, &f->host, &f->fields};
+    struct buf b = {.cap = order->method_name.n + order->path.n + order->query.n + order->fields.n + 1};
+    const struct str from[] = {order->method_name, order->path, order->query, order->fields};
+    struct str *const to[] = {&f->method_name, &f->path, &f->query, &f->fields};
 
     b.p = malloc(b.cap);
     if (b.p == NULL)
@@ -165,7 +164,7 @@ static enum flow_result step_choose(struct flow *flow)
         return fill_drop(f, false, f->error.reason != NULL ? f->error.status : 502,
                     f->error.reason != NULL ? f->error.reason : "no upstream for this path");
     f->tries++;
-    if (f->upstream->conf->scheme == PROXY_SCHEME_FILE) {
+    if (f->upstream->conf->scheme == URL_FILE) {
         f->request_unix_s = io_now_unix_s(io_of(f));
         f->flow.step = STEP_FILE;
         return FLOW_NEXT;
@@ -428,7 +427,7 @@ static void forget_head(struct fill *f)
 
 enum flow_result fill_head_complete(struct fill *f)
 {
-    bool from_file = f->upstream->conf->scheme == PROXY_SCHEME_FILE;
+    bool from_file = f->upstream->conf->scheme == URL_FILE;
 
     switch (fill_understand(f)) {
     case FILL_MEANS_BODY:

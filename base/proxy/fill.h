@@ -22,7 +22,6 @@ struct fill_order {
     struct str method_name;
     struct str path;  /* canonical */
     struct str query; /* what goes up, without its '?' */
-    struct str host;  /* as the client sent it; may be empty */
     struct str fields; /* lines to pass on, each with its CRLF (upward.h) */
     struct object *revalidate; /* a stored answer to be validated, or NULL; a reference is taken */
     bool cacheable;            /* false: passed; the answer is for one client and no range or validator is ours */
@@ -61,7 +60,7 @@ struct fill {
     bool asked_range; /* what was asked last */
     struct object *revalidate;
     struct request *body_from;
-    struct str method_name, path, query, host, fields; /* in `text` */
+    struct str method_name, path, query, fields; /* in `text` */
     char *text;
 
     struct upstream *upstream;

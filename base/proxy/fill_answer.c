@@ -7,7 +7,7 @@
 #include "http/vary.h"
 #include "proxy/fill.h"
 #include "proxy/upward.h"
-#include "util/log.h"
+#include "util/clock.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -51,23 +51,23 @@ struct str load_token(struct loader *l, const char *key, const char *path)
 
 /* ---- Addresses and names ---- */
 
-static bool is_loopback(const struct address *a)
+static bool is_loopback(const struct ip *a)
 {
-    static const struct address v6 = {{[15] = 1}};
-    return address_is_ipv4(a) ? a->bytes[12] == 127 : address_eq(a, &v6);
+    static const struct ip v6 = {{[15] = 1}};
+    return ip_is_ipv4(a) ? a->bytes[12] == 127 : ip_eq(a, &v6);
 }
 
 static void load_address(struct loader *l, const char *path, const char *text, struct proxy_address *out)
 {
     struct url_host host;
-    struct address a;
-    if (url_host_parse(str_z(text), &host) < 0 || host.port == 0 || address_parse(host.name, &a) < 0) {
+    struct ip a;
+    if (url_host_parse(str_z(text), &host) < 0 || host.port == 0 || ip_parse(host.name, &a) < 0) {
         conf_fail(l->conf, path,
                   "expected an address and a port such as 127.0.0.1:8080 or [::1]:8080, got \"%.80s\"", text);
         return;
     }
     *out = (struct proxy_address){.text = arena_str(l->a, str_z(text)), .loopback = is_loopback(&a)};
-    if (address_is_ipv4(&a)) {
+    if (ip_is_ipv4(&a)) {
         struct sockaddr_in *sin = (struct sockaddr_in *)&out->addr;
         sin->sin_family = AF_INET;
         sin->sin_port = htons(host.port);
@@ -148,9 +148,9 @@ static void load_admin(struct loader *l)
 
 static void load_trusted(struct loader *l)
 {
-    struct address_block *items = arena_new(l->a, struct address_block, l->raw->trusted_proxies_count);
+    struct ip_block *items = arena_new(l->a, struct ip_block, l->raw->trusted_proxies_count);
     for (unsigned i = 0; i < l->raw->trusted_proxies_count; i++)
-        if (address_block_parse(str_z(l->raw->trusted_proxies[i]), &items[i]) < 0)
+        if (ip_block_parse(str_z(l->raw->trusted_proxies[i]), &items[i]) < 0)
             conf_fail(l->conf, CONF_PATH("trusted_proxies[%u]", i),
                       "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"",
                       l->raw->trusted_proxies[i]);

@@ -12,7 +12,7 @@
 #include "http/signed_url.h"
 #include "http/url.h"
 #include "proxy/rules.h"
-#include "util/address.h"
+#include "util/ip.h"
 #include "util/arena.h"
 #include "util/conf.h"
 
@@ -122,7 +122,7 @@ struct proxy_conf {
     struct str access_log_path; /* "-": standard output */
     enum proxy_log_format access_log_format;
 
-    const struct address_block *trusted_proxies; /* only they may set X-Forwarded-For */
+    const struct ip_block *trusted_proxies; /* only they may set X-Forwarded-For */
     unsigned trusted_proxies_n;
     struct proxy_timeouts timeouts;
     struct proxy_limits limits;

@@ -4,6 +4,7 @@
 #include "proxy/conn.h"
 #include "proxy/fill.h"
 #include "proxy/upward.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 #include <errno.h>
@@ -183,7 +184,6 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
         .method_name = r->cacheable ? STR("GET") : http1_method(&r->http, r->head),
         .path = r->path,
         .query = r->query,
-        .host = http1_host(&r->http, r->head),
         .fields = buf_str(fields),
         .cacheable = r->cacheable,
         .authorization = r->authorization,

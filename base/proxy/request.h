@@ -131,6 +131,11 @@ void request_body_taken(struct request *r);
 
 /* --- between request.c and its parts --- */
 
+/* The cache key of a canonical path and a query as sent, as the rule keeps it. `kept` gets the query that the key
+ * holds, `text` what the key borrows. 0, or -E2BIG. */
+int request_key(const struct rule *rule, struct str path, struct str query, struct buf *kept, struct buf *text,
+                struct cache_key *key);
+
 /* request_admit.c: from the head to key and rule. 0, or the status to refuse with (r->reason and *detail set). */
 unsigned request_admit(struct request *r, const char **detail);
 

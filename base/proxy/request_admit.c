@@ -19,6 +19,11 @@ static bool host_is_served(const struct proxy_conf *conf, struct str host)
     return conf->hosts_n == 0;
 }
 
+static struct ip ip_of_address(struct address a)
+{
+    return a.sa.sa_family == AF_INET6 ? ip_of_ipv6(&a.v6.sin6_addr) : ip_of_ipv4(&a.v4.sin_addr);
+}
+
 /* The proxies that the operator trusts append the address they saw; the last one that is not one of them is
  * the client. */
 static struct address client_of(const struct request *r)
@@ -41,10 +46,11 @@ static struct address client_of(const struct request *r)
             n = 0; /* what stands before a member that is no address is not to be believed */
     }
     for (;;) {
+        struct ip ip = ip_of_address(client);
         bool trusted = false;
 
         for (unsigned i = 0; i < conf->trusted_proxies_n && !trusted; i++)
-            trusted = proxy_net_contains(&conf->trusted_proxies[i], &client.sa);
+            trusted = ip_in_block(&ip, &conf->trusted_proxies[i]);
         if (!trusted || n == 0)
             return client;
         client = said[--n];
@@ -77,15 +83,15 @@ static unsigned check_signature(struct request *r, const char **detail)
         [SIGNED_URL_GEO] = STAT_SIGNATURE_GEO,
     };
     struct worker *w = r->worker;
-    struct site *site = r->site->site;
-    struct address address = client_of(r);
+    const struct proxy_signing *signing = &r->site->site->conf->signing;
+    struct ip address = ip_of_address(client_of(r));
     struct signed_url_client client = {.address = &address};
     struct signed_url_claims claims;
     enum signed_url_result result;
 
     if (r->rule->signing == RULE_SIGNING_IGNORED)
         return 0;
-    result = signed_url_verify(&site->keys, &site->policy, &r->parts, (int64_t)io_now_unix_s(w->io), &client,
+    result = signed_url_verify(signing->keys, &signing->policy, &r->parts, (int64_t)io_now_unix_s(w->io), &client,
                                &w->scratch, &claims);
     if (result == SIGNED_URL_MISSING && r->rule->signing == RULE_SIGNING_OPTIONAL)
         return 0;
@@ -122,25 +128,31 @@ static bool peer_is_known(const struct request *r, struct str token)
     return given.n == token.n && CRYPTO_memcmp(given.p, token.p, token.n) == 0;
 }
 
-/* The query that the key holds, and goes up with what is cached. */
-static void keep_query(const struct request *r, struct buf *out)
+/* Parameters of a token never enter key or upstream. What is passed keeps the rest of the query. */
+static void keep_query(const struct rule *rule, struct str query, struct buf *out)
 {
-    const struct rule *rule = r->rule;
-    bool signs = rule->signing != RULE_SIGNING_IGNORED;
+    bool is_signed = rule->signing != RULE_SIGNING_IGNORED;
 
-    if (r->parts.query.n == 0)
+    if (query.n == 0)
         return;
-    if (!r->cacheable || rule->query == RULE_QUERY_ALL)
-        url_query_keep_all_but(r->parts.query, signed_url_names, signs ? signed_url_names_n : 0, out);
+    if (!rule->cache || rule->query == RULE_QUERY_ALL)
+        url_query_keep_all_but(query, signed_url_names, is_signed ? signed_url_names_n : 0, out);
     else if (rule->query == RULE_QUERY_LISTED)
-        url_query_keep(r->parts.query, rule->keep_query, rule->keep_query_n, out);
+        url_query_keep(query, rule->keep_query, rule->keep_query_n, out);
+}
+
+int request_key(const struct rule *rule, struct str path, struct str query, struct buf *kept, struct buf *text,
+                struct cache_key *key)
+{
+    keep_query(rule, query, kept);
+    return kept->overflow ? -E2BIG : cache_key_make(text, site_name, path, buf_str(kept), key);
 }
 
 static unsigned make_key(struct request *r)
 {
     size_t query_max = 3 * r->parts.query.n;
     size_t cap = r->path.n + 2 * query_max + site_name.n + 8;
-    struct buf b;
+    struct buf kept, text;
 
     r->text = r->text_inline;
     if (cap > sizeof r->text_inline) {
@@ -148,13 +160,11 @@ static unsigned make_key(struct request *r)
         if (r->text == NULL)
             return 503;
     }
-    b = buf_of(r->text, cap);
-    keep_query(r, &b);
-    CHECK(!b.overflow);
-    r->query = buf_str(&b);
-    b = buf_of(b.p + b.n, b.cap - b.n);
-    if (cache_key_make(&b, site_name, r->path, r->query, &r->key) != 0)
+    kept = buf_of(r->text, query_max);
+    text = buf_of(r->text + query_max, cap - query_max);
+    if (request_key(r->rule, r->path, r->parts.query, &kept, &text, &r->key) != 0)
         return 414;
+    r->query = buf_str(&kept);
     return 0;
 }
 

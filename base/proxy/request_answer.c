@@ -281,7 +281,7 @@ static void validators_of_view(const struct request *r, const struct answer_view
 {
     int64_t now_s = (int64_t)io_now_unix_s(r->worker->io);
 
-    *out = (struct validators){.last_modified = v->last_modified};
+    *out = (struct validators){.date_s = (int64_t)v->birth_unix_s};
     if (v->etag.n > 0)
         (void)etag_parse(v->etag, &out->etag);
     if (v->last_modified.n > 0 && date_parse(v->last_modified, now_s, &out->last_modified_s) == 0) {

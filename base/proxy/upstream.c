@@ -1,6 +1,7 @@
 #include "proxy/upstream.h"
 
 #include "proxy/worker.h"
+#include "util/clock.h"
 #include "util/log.h"
 
 #include <errno.h>

@@ -105,7 +105,7 @@ int upward_render(struct fill *f)
 {
     const struct proxy_upstream *to = f->upstream->conf;
     const struct proxy_conf *conf = f->site->site->conf;
-    size_t cap = f->method_name.n + to->path.n + f->path.n + f->query.n + f->host.n + to->host_field.n +
+    size_t cap = f->method_name.n + to->path.n + f->path.n + f->query.n + to->host_field.n +
                  f->fields.n + to->peer_token.n + 2 * conf->name.n + 1024;
     struct buf b;
 
@@ -123,7 +123,7 @@ int upward_render(struct fill *f)
         buf_add_str(&b, f->query);
     }
     buf_add_lit(&b, " HTTP/1.1\r\n");
-    http1_add_field(&b, STR("Host"), to->pass_host && f->host.n > 0 ? f->host : to->host_field);
+    http1_add_field(&b, STR("Host"), to->host_field);
     buf_add_str(&b, f->fields);
     add_range(f, &b);
     if (!f->whole || f->asked_range)

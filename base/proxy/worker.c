@@ -20,31 +20,11 @@
 struct site *site_create(struct proxy_conf **conf)
 {
     struct site *s = calloc(1, sizeof *s);
-    const struct proxy_signing *signing;
 
     if (s == NULL)
         return NULL;
     s->refs = 1;
     s->conf = TAKE(conf);
-    signing = &s->conf->signing;
-    s->policy = (struct signed_url_policy){.clock_skew_s = signing->clock_skew_s,
-                                           .lifetime_max_s = signing->lifetime_max_s,
-                                           .pfx_depth_min = signing->pfx_depth_min};
-    signed_url_keys_init(&s->keys);
-    for (unsigned i = 0; i < signing->keys.n; i++) {
-        const struct proxy_key *k = &signing->keys.items[i];
-        int error = signed_url_keys_add(&s->keys, k->kid, k->secret, (int64_t)k->not_before_s,
-                                        k->not_after_s > INT64_MAX ? INT64_MAX : (int64_t)k->not_after_s);
-
-        if (error != 0) {
-            log_error("signing key " STR_FMT " cannot be used: %s", STR_ARG(k->kid), strerror(-error));
-            site_unref(&s);
-            return NULL;
-        }
-    }
-    if (signing->keys.n > 0 && signing->keys.default_index >= 0)
-        (void)signed_url_keys_set_default(&s->keys,
-                                          signing->keys.items[signing->keys.default_index].kid);
     return s;
 }
 
@@ -54,7 +34,6 @@ void site_unref(struct site **site)
 
     if (atomic_fetch_sub(&s->refs, 1) != 1)
         return;
-    signed_url_keys_clear(&s->keys);
     proxy_conf_free(&s->conf);
     free(s);
 }
@@ -253,6 +232,7 @@ int worker_start(struct worker *w)
     const struct resolve_options options = {.stats = &w->stats.resolve};
     int error;
 
+    flight_table_attach(w->proxy->flights, w->index, io_ready(w->io));
     w->site = worker_site_create(w, w->proxy->site);
     if (w->site == NULL)
         return -ENOMEM;
@@ -266,8 +246,10 @@ int worker_start(struct worker *w)
         return error;
     for (unsigned i = 0; i < conf->listen_n; i++) {
         struct acceptor *a = &w->acceptors[i];
+        struct address address;
 
-        error = listener_open(w->io, w->proxy->inherited, &conf->listen[i].address, (int)conf->limits.listen_backlog,
+        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].addr, &address) == 0);
+        error = listener_open(w->io, w->proxy->inherited, &address, (int)conf->limits.listen_backlog,
                               &a->listener);
         if (error != 0) {
             log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].text), strerror(-error));

@@ -20,12 +20,10 @@
 
 struct upstream_set;
 
-/* A snapshot and what is computed from it once. */
+/* A configuration snapshot, counted. */
 struct site {
     _Atomic unsigned refs; /* one a worker_site, one the proxy */
     struct proxy_conf *conf;
-    struct signed_url_keys keys;
-    struct signed_url_policy policy;
 };
 
 struct worker_site {
@@ -80,7 +78,7 @@ struct proxy {
     struct worker *workers[PROXY_WORKERS_MAX];
 };
 
-/* Takes the snapshot. NULL: no memory, or more keys than a key set holds (logged). */
+/* Takes the snapshot. NULL: no memory. */
 struct site *site_create(struct proxy_conf **conf);
 void site_unref(struct site **site);
 

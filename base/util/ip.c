@@ -1,28 +1,28 @@
-#include "util/address.h"
+#include "util/ip.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 
-struct address address_of_ipv4(const void *in_addr)
+struct ip ip_of_ipv4(const void *in_addr)
 {
-    struct address a = {.bytes = {[10] = 0xff, [11] = 0xff}};
+    struct ip a = {.bytes = {[10] = 0xff, [11] = 0xff}};
 
     memcpy(a.bytes + 12, in_addr, 4);
     return a;
 }
 
-struct address address_of_ipv6(const void *in6_addr)
+struct ip ip_of_ipv6(const void *in6_addr)
 {
-    struct address a;
+    struct ip a;
 
     memcpy(a.bytes, in6_addr, 16);
     return a;
 }
 
 /* *is_ipv4: written as a dotted quad, so that a prefix counts from there. */
-static int parse(struct str text, struct address *out, bool *is_ipv4)
+static int parse(struct str text, struct ip *out, bool *is_ipv4)
 {
-    char z[ADDRESS_TEXT_MAX];
+    char z[IP_TEXT_MAX];
     unsigned char bytes[16];
 
     if (text.n == 0 || text.n >= sizeof z || memchr(text.p, '\0', text.n))
@@ -32,22 +32,22 @@ static int parse(struct str text, struct address *out, bool *is_ipv4)
     *is_ipv4 = memchr(text.p, ':', text.n) == NULL;
     if (inet_pton(*is_ipv4 ? AF_INET : AF_INET6, z, bytes) != 1)
         return -EINVAL;
-    *out = *is_ipv4 ? address_of_ipv4(bytes) : address_of_ipv6(bytes);
+    *out = *is_ipv4 ? ip_of_ipv4(bytes) : ip_of_ipv6(bytes);
     return 0;
 }
 
-int address_parse(struct str text, struct address *out)
+int ip_parse(struct str text, struct ip *out)
 {
     bool is_ipv4;
 
     return parse(text, out, &is_ipv4);
 }
 
-int address_block_parse(struct str text, struct address_block *out)
+int ip_block_parse(struct str text, struct ip_block *out)
 {
     const char *slash = text.n ? memchr(text.p, '/', text.n) : NULL;
     struct str address = slash ? str_of(text.p, (size_t)(slash - text.p)) : text;
-    struct address_block block = {.bits = 128};
+    struct ip_block block = {.bits = 128};
     bool is_ipv4;
 
     if (parse(address, &block.address, &is_ipv4) < 0)
@@ -64,7 +64,7 @@ int address_block_parse(struct str text, struct address_block *out)
     return 0;
 }
 
-bool address_in_block(const struct address *address, const struct address_block *block)
+bool ip_in_block(const struct ip *address, const struct ip_block *block)
 {
     size_t whole = block->bits / 8;
     unsigned rest = block->bits % 8;
@@ -74,10 +74,10 @@ bool address_in_block(const struct address *address, const struct address_block 
     return rest == 0 || ((address->bytes[whole] ^ block->address.bytes[whole]) >> (8 - rest)) == 0;
 }
 
-void address_format(const struct address *address, struct buf *out)
+void ip_format(const struct ip *address, struct buf *out)
 {
-    char z[ADDRESS_TEXT_MAX];
-    bool is_ipv4 = address_is_ipv4(address);
+    char z[IP_TEXT_MAX];
+    bool is_ipv4 = ip_is_ipv4(address);
 
     inet_ntop(is_ipv4 ? AF_INET : AF_INET6, address->bytes + (is_ipv4 ? 12 : 0), z, sizeof z);
     buf_add_str(out, str_z(z));

@@ -1,0 +1,82 @@
+#include "proxy/proxy_stats.h"
+
+#include <stddef.h>
+
+#define AT(member) offsetof(struct proxy_stats, member)
+
+#define COUNTER(metric, text, tags, member)                                                                  \
+    {.name = metric, .help = text, .type = METRIC_COUNTER, .labels = tags, .offset = AT(member)}
+#define GAUGE(metric, text, tags, member)                                                                    \
+    {.name = metric, .help = text, .type = METRIC_GAUGE, .labels = tags, .offset = AT(member)}
+#define HISTOGRAM(metric, text, tags, member)                                                                \
+    {                                                                                                        \
+        .name = metric, .help = text, .type = METRIC_HISTOGRAM, .unit = METRIC_NS, .labels = tags,           \
+        .offset = AT(member)                                                                                 \
+    }
+
+#define REQUESTS_OF(class_name, class, cache_name, cache)                                                    \
+    COUNTER("requests_total", "Requests answered, by status class and what the cache did.",                  \
+            "status=\"" class_name "\",result=\"" cache_name "\"", requests[class][cache])
+#define REQUESTS(cache_name, cache)                                                                          \
+    REQUESTS_OF("none", STAT_CLASS_NONE, cache_name, cache), REQUESTS_OF("2xx", STAT_CLASS_2XX, cache_name, cache), \
+        REQUESTS_OF("3xx", STAT_CLASS_3XX, cache_name, cache),                                               \
+        REQUESTS_OF("4xx", STAT_CLASS_4XX, cache_name, cache),                                               \
+        REQUESTS_OF("5xx", STAT_CLASS_5XX, cache_name, cache)
+#define FIRST_BYTE(cache_name, cache)                                                                        \
+    HISTOGRAM("first_byte_seconds",                                                                          \
+              "From a request's head to the first bytes of its answer given to the kernel.",                 \
+              "result=\"" cache_name "\"", first_byte_ns[cache])
+#define DURATION(cache_name, cache)                                                                          \
+    HISTOGRAM("request_duration_seconds", "From a request's head to the end of its answer.",                 \
+              "result=\"" cache_name "\"", duration_ns[cache])
+#define EACH_CACHE(row)                                                                                      \
+    row("none", ACCESS_CACHE_NONE), row("hit", ACCESS_CACHE_HIT), row("miss", ACCESS_CACHE_MISS),            \
+        row("joined", ACCESS_CACHE_JOINED), row("stale", ACCESS_CACHE_STALE),                                \
+        row("revalidated", ACCESS_CACHE_REVALIDATED), row("pass", ACCESS_CACHE_PASS)
+
+#define SIGNATURE(name, result)                                                                              \
+    COUNTER("signatures_total", "Signed URLs checked, by result.", "result=\"" name "\"", signatures[result])
+
+const struct metric_desc proxy_stats_table[] = {
+    EACH_CACHE(REQUESTS),
+    EACH_CACHE(FIRST_BYTE),
+    EACH_CACHE(DURATION),
+    SIGNATURE("ok", STAT_SIGNATURE_OK),
+    SIGNATURE("signature", STAT_SIGNATURE_WRONG),
+    SIGNATURE("expired", STAT_SIGNATURE_EXPIRED),
+    SIGNATURE("address", STAT_SIGNATURE_ADDRESS),
+    SIGNATURE("geo", STAT_SIGNATURE_GEO),
+    COUNTER("sent_bytes_total", "Bytes sent to clients, heads included.", NULL, sent_bytes),
+    COUNTER("upstream_received_bytes_total", "Body bytes received from upstreams.", NULL, upstream_bytes),
+    COUNTER("fills_started_total", "Fetches from above that were begun.", NULL, fills_started),
+    COUNTER("fills_total", "Fetches from above that ended, by how.", "result=\"complete\"", fills_completed),
+    COUNTER("fills_total", "", "result=\"not_modified\"", fills_not_modified),
+    COUNTER("fills_total", "", "result=\"failed\"", fills_failed),
+    COUNTER("upstream_bodies_too_long_total", "Answers longer than their Content-Length.", NULL, origin_longer),
+    COUNTER("connections_accepted_total", "Client connections accepted.", NULL, connections_accepted),
+    COUNTER("connections_refused_total", "Client connections closed because connections_max was reached.", NULL,
+            connections_refused),
+    COUNTER("accept_errors_total", "Accepts that failed, such as for want of file descriptors.", NULL,
+            accept_errors),
+    GAUGE("connections", "Client connections open, by state.", "state=\"open\"", connections_open),
+    GAUGE("connections", "", "state=\"active\"", connections_active),
+    COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
+    COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
+    COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),
+    GAUGE("upstream_connections", "Connections to upstreams open.", NULL, upstream_open),
+    COUNTER("upstream_connects_total", "Connections to upstreams begun.", NULL, upstream_connects),
+    COUNTER("upstream_reuses_total", "Requests sent on a kept connection.", NULL, upstream_reuses),
+    COUNTER("upstream_errors_total", "What went wrong with upstreams, by kind.", "kind=\"connect\"",
+            upstream_connect_errors),
+    COUNTER("upstream_errors_total", "", "kind=\"reset\"", upstream_resets),
+    COUNTER("upstream_errors_total", "", "kind=\"timeout\"", upstream_timeouts),
+    COUNTER("upstream_retries_total", "Requests repeated because a kept connection had closed.", NULL,
+            upstream_retries),
+    COUNTER("resolve_queries_total", "Names asked of the resolver.", NULL, resolve.queries),
+    COUNTER("resolve_failures_total", "Names that could not be resolved, by why.", "kind=\"failure\"",
+            resolve.failures),
+    COUNTER("resolve_failures_total", "", "kind=\"missing\"", resolve.missing),
+    COUNTER("resolve_stale_total", "Old addresses used because DNS failed.", NULL, resolve.stale),
+    GAUGE("resolve_names", "Names kept.", NULL, resolve.names),
+};
+const size_t proxy_stats_table_n = sizeof proxy_stats_table / sizeof proxy_stats_table[0];

@@ -12,6 +12,8 @@
 #include "io/flow.h"
 #include "io/mailbox.h"
 #include "io/timer.h"
+#include "util/limits.h"
+#include "util/list.h"
 #include "util/str.h"
 
 #include <netinet/in.h>
@@ -28,9 +30,10 @@ struct statx;
 /* --- the loop --- */
 
 struct io_options {
-    unsigned entries;         /* submission queue; the completion queue is several times larger */
-    unsigned receive_buffers; /* provided to io_recv, a power of two */
-    unsigned receive_buffer_bytes;
+    unsigned entries;              /* submission queue; the completion queue is several times larger */
+    unsigned receive_buffers;      /* provided to io_recv, a power of two, at most 32768 */
+    unsigned receive_buffer_bytes; /* at most 65535 */
+    unsigned first_rung;           /* of the setup ladder, 0 the best; for tests and measurements */
 };
 
 /* On the thread that will use it. On failure *error_text says in a sentence what happened and, where
@@ -41,8 +44,9 @@ void io_destroy(struct io **io);
 /* Which rung of the setup ladder is in use and what was probed, for -V and the log. Lives as long as io. */
 const char *io_describe(const struct io *io);
 
-/* Runs the ready flows, submits, waits at most wait_max_ns (not at all while flows are ready) for a
- * completion, a timer or mail, and takes what came. 0 or -errno (then the ring is broken). */
+/* One turn: runs the flows that are ready, submits, waits at most wait_max_ns (not at all while flows are
+ * ready) for a completion, a timer or mail, takes what came and runs the flows it woke. What those ask for is
+ * submitted when the next turn begins. 0 or -errno (then the ring is broken). */
 int io_run_once(struct io *io, uint64_t wait_max_ns);
 
 /* CLOCK_MONOTONIC and Unix time, read once each time round the loop. */
@@ -73,7 +77,10 @@ int io_attach_mailbox(struct io *io, struct mailbox *m, void *context);
 /* --- one operation --- */
 
 struct io_op {
-    struct flow *flow; /* woken at completion */
+    struct flow *flow;    /* woken at completion */
+    const void *argument; /* with n and fd: of the implementation, which may have to ask again */
+    uint32_t n;
+    int32_t fd;
     int32_t result;
     uint8_t kind; /* of the implementation */
     bool in_flight;
@@ -100,7 +107,8 @@ void io_connect(struct io *io, struct io_op *op, struct flow *f, int fd, const s
 /* Into memory of the caller's. Result: bytes, 0 at the end of the stream. */
 void io_recv_into(struct io *io, struct io_op *op, struct flow *f, int fd, void *to, size_t n);
 
-/* One send in flight a socket. Waits until all is sent or an error occurs, and may still be short. */
+/* One send in flight a socket. Waits until all is sent or an error occurs, and may still be short; more than
+ * IO_SEND_BYTES_MAX always is. */
 void io_send(struct io *io, struct io_op *op, struct flow *f, int fd, const void *bytes, size_t n);
 
 /* The same for up to IO_VECS_MAX runs; `message` must have msg_iov and msg_iovlen set and the rest zero, and
@@ -127,15 +135,17 @@ void io_close(struct io *io, int fd);
 struct io_accept {
     struct io_op op; /* not for io_op_take */
     int listen_fd;
-    int error; /* what ended it (-EMFILE, ...); start it anew when the cause is gone */
-    unsigned n;
+    int error;        /* what ended it (-EMFILE, ...); start it anew when the cause is gone */
+    unsigned head, n; /* of the queue, a circle */
     int fds[IO_ACCEPT_QUEUE];
 };
 
 /* Sockets come with TCP_NODELAY, non-blocking and close-on-exec. */
 void io_accept_start(struct io *io, struct io_accept *a, struct flow *f, int listen_fd);
 
-/* The next socket, now the caller's; -EAGAIN when none has come; another -errno when accepting has ended. */
+/* The next socket, now the caller's; -EAGAIN when none has come; another -errno when accepting has ended
+ * (-ECANCELED after io_cancel of its op). The flow must take all there are each time it is woken: what comes
+ * while the queue is full is closed. */
 int io_accept_take(struct io_accept *a);
 
 /* --- receive with provided buffers: an idle connection owns none --- */
@@ -143,15 +153,19 @@ int io_accept_take(struct io_accept *a);
 #define IO_RECV_QUEUE_MAX 8 /* buffers one socket may hold unread before its receive is paused */
 
 struct io_recv {
-    struct io_op op; /* not for io_op_take */
+    struct io_op op;      /* not for io_op_take */
+    struct list starving; /* while starved */
     int fd;
-    int end;             /* 0 while open; -ENODATA at the end of the stream; another -errno */
+    int16_t end;         /* 0 while open; -ENODATA at the end of the stream; another -errno */
     uint16_t head, tail; /* queued buffers, IO_RECV_NONE: none */
     uint16_t queued_n;
     uint16_t head_used; /* bytes of the first buffer that are consumed */
-    bool multishot;
-    bool cancelling;
-    bool starved; /* waits for a buffer to come back */
+    bool multishot : 1;
+    bool cancelling : 1;
+    bool wanted : 1;   /* armed anew while the cancellation is on its way */
+    bool stopping : 1; /* what still comes is dropped */
+    bool starved : 1;  /* waits for a buffer to come back */
+    bool nonempty : 1; /* the socket held more when it was last read */
 };
 
 #define IO_RECV_NONE UINT16_MAX
@@ -159,7 +173,8 @@ struct io_recv {
 /* multishot: receives on and on, paused at IO_RECV_QUEUE_MAX buffers. Otherwise one buffer for each arm. */
 void io_recv_init(struct io_recv *r, int fd, struct flow *f, bool multishot);
 
-/* Makes sure a receive is in flight or data or the end is at hand. */
+/* Makes sure a receive is in flight or data or the end is at hand. Call it whenever you are about to wait for
+ * more: it is what resumes a receive that was paused, and costs nothing when there is nothing to do. */
 void io_recv_arm(struct io *io, struct io_recv *r);
 
 /* The first unread run, or an empty one. It stays valid until consumed, whatever else is received. After the

@@ -213,7 +213,8 @@ void io_cancel(struct io *io, struct io_op *op)
 
 bool sim_op_ends_cancelled(struct sim_op *s, bool possible)
 {
-    if (!s->cancelled || (possible && sim_chance(s->io->w, s->io->w->options.faults.cancel_late_ppm)))
+    if (!s->cancelled || (possible && sim_fault(s->io->w, s->io->w->options.faults.cancel_late_ppm,
+                                                &s->io->w->counts.late_cancels)))
         return false;
     sim_op_post(s, s->sent > 0 ? (int)s->sent : -ECANCELED, -1, false);
     return true;
@@ -263,7 +264,8 @@ static void wake_somebody(struct io *io)
 {
     struct sim_world *w = io->w;
 
-    if (w->ops_in_flight == 0 || !sim_chance(w, w->options.faults.spurious_wake_ppm))
+    if (w->ops_in_flight == 0 ||
+        !sim_fault(w, w->options.faults.spurious_wake_ppm, &w->counts.spurious_wakes))
         return;
     size_t i = sim_below(w, w->ops_n);
     if (w->ops[i] != NULL && w->ops[i]->io == io && w->ops[i]->op->flow != NULL) {

@@ -2,6 +2,7 @@
 #include "sim_http.h"
 #include "sim_internal.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

@@ -370,12 +370,7 @@ int io_run_once(struct io *io, uint64_t wait_max_ns)
 
     CHECK_MAGIC(io, SIM_IO_MAGIC);
     flow_run_ready(&io->ready);
-    sim_accept_resume(io);
-    sim_recv_feed(io);
     io->now_ns = clock_mono_ns();
-    io->wake_at = SIM_NEVER;
-    if (io->ready.n == 0 && wait_max_ns > 0 && wait_max_ns < SIM_NEVER - w->now)
-        io->wake_at = w->now + wait_max_ns;
     timer_wheel_advance(io->timers, io->now_ns, &io->ready);
     /* Now and then not all of them, so that flows run between. */
     for (size_t left = sim_random(w) % 4 == 0 ? io->done_n / 2 + 1 : io->done_n; left > 0 && io->done_n > 0;
@@ -388,6 +383,12 @@ int io_run_once(struct io *io, uint64_t wait_max_ns)
             flow_wake(&io->ready, &m->flow);
     }
     wake_somebody(io);
+    flow_run_ready(&io->ready);
+    sim_accept_resume(io);
+    sim_recv_feed(io);
+    io->wake_at = SIM_NEVER;
+    if (io->ready.n == 0 && wait_max_ns > 0 && wait_max_ns < SIM_NEVER - w->now)
+        io->wake_at = w->now + wait_max_ns;
     return 0;
 }
 

@@ -1,5 +1,6 @@
 """The loads: what is sent to a server, and the figures that come back."""
 
+import collections
 import pathlib
 import re
 import select
@@ -8,8 +9,9 @@ import statistics
 import subprocess
 import time
 
+import machine
 import workload
-from machine import LOAD_CORE, Failure, pinned
+from machine import LOAD_CORE, SERVER_CORE, Failure, pinned
 
 CONNECTIONS = 64
 HERE = pathlib.Path(__file__).parent
@@ -66,31 +68,36 @@ def get(port, target, expected=None, connection=None):
 
 
 def warm(server, catalogue, kib, indexes):
-    """Asks for each object once and compares every byte with the origin's."""
+    """Asks for each object and compares every byte with the origin's. Twice, since Traffic Server fills its memory
+    when it first reads what it wrote."""
     targets = catalogue.targets([catalogue.path(kib, i) for i in indexes], len(indexes))
     index_of = {catalogue.path(kib, i): i for i in indexes}
     with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
-        for target in targets:
+        for target in targets + targets:
             body = catalogue.body(kib, index_of[target.partition("?")[0]])
             status = get(server.port, target, body, connection)
             if status != 200:
                 raise Failure(f"{server.name}: {status} for {target}\n{server.process.tail()}")
 
 
+def wrk_command(server, targets_file, seconds):
+    return ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency",
+            "-s", HERE / "requests.lua", f"http://127.0.0.1:{server.port}", "--", targets_file]
+
+
 def wrk(server, targets_file, seconds):
     """CPU microseconds a request and what a client sees, over one fixed time."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "--latency",
-               "-s", HERE / "requests.lua", f"http://127.0.0.1:{server.port}", "--", targets_file]
-    before_us = server.process.cpu_us()
-    found = figures(run(command, seconds + 30))
+    before_us, core_before_us = server.process.cpu_us(), machine.core_busy_us(SERVER_CORE)
+    found = figures(run(wrk_command(server, targets_file, seconds), seconds + 30))
     used_us = server.process.cpu_us() - before_us
+    others_us = machine.core_busy_us(SERVER_CORE) - core_before_us - used_us
     if found["requests"] == 0:
         raise Failure(f"{server.name}: no request completed\n{server.process.tail()}")
     return {
         "cpu_us": used_us / found["requests"],
         "requests_per_s": found["requests"] / found["duration_us"] * 1e6,
         "p50_us": found["p50_us"], "p99_us": found["p99_us"],
-        "core_share": used_us / found["duration_us"],
+        "core_share": used_us / found["duration_us"], "others_share": max(0, others_us / found["duration_us"]),
         "bytes_per_request": found["bytes"] / found["requests"], "errors": found["errors"],
     }
 
@@ -122,25 +129,23 @@ class Storm:
 
     def __init__(self, catalogue, origin, directory):
         self.catalogue, self.origin, self.directory = catalogue, origin, pathlib.Path(directory)
-        self.next_object = 0
+        self.asked = collections.Counter()      # objects that a server has had already
 
-    def fire(self, port, clients):
-        path = self.catalogue.storm_path(self.next_object)
-        self.next_object += 1
-        return self.fire_at(port, clients, path)
-
-    def fire_at(self, port, clients, path):
+    def fire(self, server, clients):
+        path = self.catalogue.storm_path(self.asked[server.name] % workload.STORM_OBJECTS)
+        self.asked[server.name] += 1
+        if self.asked[server.name] > workload.STORM_OBJECTS and server.caches:
+            raise Failure(f"only {workload.STORM_OBJECTS} objects for a storm")
         targets = self.directory / "targets-storm.txt"
         targets.write_text("\n".join(self.catalogue.targets([path], clients)) + "\n")
         before = self.origin.fetches(path)
-        found = figures(run([PROGRAMS / "storm", port, clients, targets, self.catalogue.root / path[1:]], 90))
+        found = figures(run([PROGRAMS / "storm", server.port, clients, targets, self.catalogue.root / path[1:]], 90))
         time.sleep(0.2)     # the origin logs a request when it has ended
         return {**found, "fetches": self.origin.fetches(path) - before}
 
     def origin_alone(self, rounds=20):
         """Time to first byte of the origin's own, one client at a time; the median."""
-        path = self.catalogue.storm_path(workload.STORM_OBJECTS - 1)
-        return statistics.median(self.fire_at(self.origin.port, 1, path)["p50_us"] for _ in range(rounds))
+        return statistics.median(self.fire(self.origin, 1)["p50_us"] for _ in range(rounds))
 
 
 def program_output(name, seconds, *argv):

@@ -50,9 +50,10 @@ def requests_table(results):
                      f"{min(rounds):.1f}-{max(rounds):.1f}",
                      number(share(results, r["server"], r["kib"], r["objects"]), ".2f"),
                      f"{m['requests_per_s']:,.0f}", f"{m['p50_us'] / 1000:.2f}", f"{m['p99_us'] / 1000:.2f}",
-                     f"{m['core_share']:.2f}", f"{r['memory_bytes'] / (1 << 20):,.0f}"])
+                     f"{m['core_share']:.2f}",
+                     f"{m['others_share']:.2f}", f"{r['memory_bytes'] / (1 << 20):,.0f}"])
     return table(rows, ["objects", "server", "CPU us/req", "range", "of nginx", "req/s", "p50 ms", "p99 ms", "core",
-                        "MiB"])
+                        "others", "MiB"])
 
 
 def idle_table(results):
@@ -64,9 +65,7 @@ def idle_table(results):
 
 def storm_table(results):
     rows = []
-    for name, rounds in results["storm"].items():
-        if name == "origin_us":
-            continue
+    for name, rounds in results["storm"]["servers"].items():
         for i, r in enumerate(rounds):
             rows.append([f"{r['clients']:,} clients, round {i + 1}", name, r["fetches"], r["right"],
                          *(f"{r[key] / 1000:.1f}" for key in ("p50_us", "p99_us", "max_us", "all_us"))])
@@ -100,7 +99,7 @@ def goals(results):
 
 
 def storm_goal(results):
-    rounds = results.get("storm", {}).get(OURS)
+    rounds = results.get("storm", {}).get("servers", {}).get(OURS)
     goal = {"name": "storm: fetches, wrong answers; p99 past origin's", "must": "1, 0", "ours": "-",
             "goal": f"{STORM_WITHIN_MS} ms", "must_reached": None, "goal_reached": None}
     if rounds:

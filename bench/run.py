@@ -21,6 +21,7 @@ from machine import Failure
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = ("cpu", "idle", "storm", "objects", "trace")
+TRACE_LINE = r"audio_trace_misses_to_lru memory=(\d+)% median=([\d.]+)"
 NAMES = ("segue", *servers.PEERS)
 
 
@@ -66,14 +67,18 @@ class Bench:
         self.results["notes"].append(text)
         print(f"  ! {text}", file=sys.stderr, flush=True)
 
+    def server(self, name):
+        if name == "segue":
+            return servers.Segue(self.directory, self.origin, self.chosen.edge)
+        return servers.PEERS[name](self.directory, self.origin)
+
     @contextlib.contextmanager
     def running(self, names):
         """Fresh servers of these names; one that does not start is noted and left out."""
         with contextlib.ExitStack() as stack:
             started = []
             for name in names:
-                server = servers.Segue(self.directory, self.origin, self.chosen.edge) if name == "segue" \
-                    else servers.PEERS[name](self.directory, self.origin)
+                server = self.server(name)
                 stack.callback(server.stop)
                 try:
                     server.start()
@@ -149,14 +154,16 @@ class Bench:
                         self.note(f"{name}: idle: {failure}")
 
     def storm(self):
+        """Whoever caches; and the origin itself as well, which shows what this machine and client can do."""
         storm = load.Storm(self.catalogue, self.origin, self.directory)
-        self.results["storm"] = {"origin_us": storm.origin_alone()}
-        with self.running([name for name in ("segue", "nginx") if name in self.chosen.only]) as started:
+        self.results["storm"] = {"origin_us": storm.origin_alone(), "servers": {}}
+        caches = [name for name in self.chosen.only if name == "segue" or servers.PEERS[name].caches]
+        with self.running(caches) as started:
             for _ in range(self.chosen.rounds):
-                for server in started:
+                for server in (*started, self.origin):
                     try:
-                        found = storm.fire(server.port, workload.STORM_CLIENTS)
-                        self.results["storm"].setdefault(server.name, []).append(found)
+                        found = storm.fire(server, workload.STORM_CLIENTS)
+                        self.results["storm"]["servers"].setdefault(server.name, []).append(found)
                     except Failure as failure:
                         self.note(f"{server.name}: storm: {failure}")
 
@@ -169,11 +176,11 @@ class Bench:
         self.results["object_overhead_bytes"] = float(found[1]) if found else None
 
     def trace(self):
-        output = load.program_output("trace", 1800)
+        output = load.program_output("trace", 3600, *(["-s", "1"] if self.chosen.quick else []))
         if output is None:
             return self.note("trace: not built")
         self.results["trace"] = {"output": output, "of_lru": {
-            percent: float(value) for percent, value in re.findall(r"misses_of_lru (\d+)% ([\d.]+)", output)}}
+            percent: float(value) for percent, value in re.findall(TRACE_LINE, output)}}
 
     def run(self):
         steps = {"cpu": self.requests, "idle": self.idle, "storm": self.storm, "objects": self.objects,

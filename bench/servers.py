@@ -92,6 +92,7 @@ class Origin(Server):
     """nginx serving files from the load's core; its log counts fetches exactly."""
 
     name = "origin"
+    caches = False
     needs = ("nginx",)
 
     def __init__(self, directory, root):

@@ -49,13 +49,15 @@ def core_busy_us(core):
 class Process:
     """A program and its descendants."""
 
-    def __init__(self, argv, core, log, env=None, nice=0):
+    def __init__(self, argv, core, log, nice=0):
         self.log = pathlib.Path(log)
         self.name = pathlib.Path(argv[0]).name
         with open(self.log, "wb") as out:
-            self.popen = subprocess.Popen(
-                [*(["nice", "-n", str(nice)] if nice else []), *pinned(core, argv)], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                env={**os.environ, **(env or {})}, start_new_session=True)
+            command = pinned(core, argv)
+            if nice:
+                command = ["nice", "-n", str(nice), *command]
+            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                          start_new_session=True)
 
     def pids(self):
         """The root and all below it; the tree is read anew since some servers fork late."""

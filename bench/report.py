@@ -69,7 +69,8 @@ def storm_table(results):
         for i, r in enumerate(rounds):
             rows.append([f"{r['clients']:,} clients, round {i + 1}", name, r["fetches"], r["right"],
                          *(f"{r[key] / 1000:.1f}" for key in ("p50_us", "p99_us", "max_us", "all_us"))])
-    return table(rows, ["miss storm, 400 KiB", "server", "fetches", "right", "TTFB p50 ms", "p99", "max", "all bytes"]) \
+    headings = ["miss storm, 400 KiB", "server", "fetches", "right", "TTFB p50 ms", "p99", "max", "all bytes"]
+    return table(rows, headings) \
         + f"\nThe origin's own time to first byte, one client: {results['storm']['origin_us'] / 1000:.2f} ms"
 
 
@@ -77,9 +78,9 @@ def goals(results):
     """[name, must, goal, ours, must reached, goal reached]; the last two None where nothing was measured."""
     found = []
 
-    def add(name, must, goal, ours, format_=".2f", must_text=None, goal_text=None, strict=False):
+    def add(name, must, goal, ours, format_=".2f", must_text=None, strict=False):
         ok = None if ours is None else ours < must if strict else ours <= must
-        found.append({"name": name, "must": must_text or format(must, format_), "goal": goal_text or format(goal, format_),
+        found.append({"name": name, "must": must_text or format(must, format_), "goal": format(goal, format_),
                       "ours": number(ours, format_), "must_reached": ok,
                       "goal_reached": None if ours is None else ours <= goal})
 

@@ -57,9 +57,8 @@ class Bench:
     def __init__(self, chosen, directory, origin, catalogue, targets):
         self.chosen, self.directory, self.origin = chosen, directory, origin
         self.catalogue, self.targets = catalogue, targets
-        self.results = {"machine": machine.describe(),
-                        "settings": {key: str(value) if key == "edge" else value for key, value in vars(chosen).items()},
-                        "requests": [], "notes": []}
+        settings = {**vars(chosen), "edge": str(chosen.edge)}
+        self.results = {"machine": machine.describe(), "settings": settings, "requests": [], "notes": []}
 
     def note(self, text):
         if text in self.results["notes"]:
@@ -171,16 +170,21 @@ class Bench:
         output = load.program_output("object_memory", 300)
         if output is None:
             return self.note("object_memory: not built")
-        found = re.search(r"object_overhead_bytes\s+([\d.]+)", output)
+        # It may be measured in more than one way; the least favourable is the figure.
+        found = [float(value) for value in re.findall(r"object_overhead_bytes\s+(-?[\d.]+)", output)]
+        if not found:
+            self.note("object_memory: no figure in its output")
         self.results["objects"] = {"output": output}
-        self.results["object_overhead_bytes"] = float(found[1]) if found else None
+        self.results["object_overhead_bytes"] = max(found, default=None)
 
     def trace(self):
         output = load.program_output("trace", 3600, *(["-s", "1"] if self.chosen.quick else []))
         if output is None:
             return self.note("trace: not built")
-        self.results["trace"] = {"output": output, "of_lru": {
-            percent: float(value) for percent, value in re.findall(TRACE_LINE, output)}}
+        of_lru = {percent: float(value) for percent, value in re.findall(TRACE_LINE, output)}
+        if not of_lru:
+            self.note("trace: no figure in its output")
+        self.results["trace"] = {"output": output, "of_lru": of_lru}
 
     def run(self):
         steps = {"cpu": self.requests, "idle": self.idle, "storm": self.storm, "objects": self.objects,

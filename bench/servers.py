@@ -24,7 +24,6 @@ class Server:
     name = ""
     caches = True
     needs = ()       # programs without which it cannot run
-    environment = None
 
     def __init__(self, directory, origin):
         self.directory = pathlib.Path(directory) / self.name
@@ -38,7 +37,7 @@ class Server:
             raise Failure(f"{self.name}: {', '.join(missing)} not installed")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        self.process = Process(self.configure(), SERVER_CORE, self.directory / "output", self.environment)
+        self.process = Process(self.configure(), SERVER_CORE, self.directory / "output")
         self.process.wait_port(self.port)
 
     def stop(self):
@@ -163,7 +162,6 @@ class Segue(Server):
 class Nginx(Server):
     name = "nginx"
     needs = ("nginx",)
-    extra = ""
 
     def configure(self):
         return ["nginx", "-c", self.write("nginx.conf", f"""
@@ -174,7 +172,6 @@ class Nginx(Server):
             proxy_cache_path {self.directory}/cache levels=1:2 keys_zone=audio:64m max_size=8g inactive=1d
                              use_temp_path=off;
             upstream origin {{ server 127.0.0.1:{self.origin.port}; keepalive 64; }}
-            {self.extra}
             server {{
                 listen 127.0.0.1:{self.port} backlog=4096;
                 location / {{

@@ -54,3 +54,7 @@ struct str str_trim_ows(struct str s);
 
 /* Decimal digits only, no sign, no space. Returns 0, or -ERANGE / -EINVAL; *out is set on success only. */
 int str_to_u64(struct str s, uint64_t *out);
+
+/* Length of the valid UTF-8 sequence at the front of s, which is not empty (RFC 3629, section 4: no overlong
+ * forms, no surrogates); 0 when there is none. */
+size_t str_utf8_length(struct str s);

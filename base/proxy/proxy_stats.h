@@ -1,0 +1,41 @@
+/* What a worker counts. Written by the worker alone, summed by the control thread (util/stats.h). */
+#pragma once
+
+#include "net/resolve.h"
+#include "node/access_log.h"
+#include "util/stats.h"
+
+enum stat_class { STAT_CLASS_NONE, STAT_CLASS_2XX, STAT_CLASS_3XX, STAT_CLASS_4XX, STAT_CLASS_5XX, STAT_CLASSES };
+
+enum stat_signature {
+    STAT_SIGNATURE_OK,
+    STAT_SIGNATURE_WRONG, /* answered with Segue-Reason: signature */
+    STAT_SIGNATURE_EXPIRED,
+    STAT_SIGNATURE_ADDRESS,
+    STAT_SIGNATURE_GEO,
+    STAT_SIGNATURES
+};
+
+struct proxy_stats {
+    uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
+    struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
+    struct histogram duration_ns[ACCESS_CACHE_VALUES];
+    uint64_t signatures[STAT_SIGNATURES];
+    uint64_t sent_bytes;     /* to clients, heads included */
+    uint64_t upstream_bytes; /* bodies from upstreams */
+
+    uint64_t fills_started, fills_completed, fills_failed, fills_not_modified;
+    uint64_t origin_longer; /* bodies longer than their Content-Length */
+
+    uint64_t connections_accepted, connections_refused, accept_errors;
+    uint64_t connections_open, connections_active; /* gauges; active: with a request under way */
+    uint64_t head_timeouts, slow_clients, bad_requests;
+
+    uint64_t upstream_connects, upstream_reuses, upstream_connect_errors, upstream_resets, upstream_timeouts;
+    uint64_t upstream_retries, upstream_open; /* gauge */
+
+    struct resolve_stats resolve;
+};
+
+extern const struct metric_desc proxy_stats_table[];
+extern const size_t proxy_stats_table_n;

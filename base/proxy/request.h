@@ -1,0 +1,153 @@
+/* One request, whatever carries it: judged, matched to a rule, its signature checked, looked up, and answered from
+ * memory or from a flight. It is a flow of its own beside its connection's, so that a connection can carry
+ * several; it hands what it sends to the connection and does not know how that is framed beyond HTTP/1.1's
+ * head. It owns its copy of the head. */
+#pragma once
+
+#include "cache/flight.h"
+#include "http/conditional.h"
+#include "http/http1.h"
+#include "http/range.h"
+#include "http/signed_url.h"
+#include "http/url.h"
+#include "proxy/worker.h"
+
+struct conn;
+struct fill;
+
+#define REQUEST_MAGIC         0x52657175u
+#define REQUEST_HEAD_INLINE   1536 /* longer heads are allocated */
+#define REQUEST_OUT_BYTES     1024 /* what is rendered for an answer beside stored heads and bodies */
+#define REQUEST_VECS_MAX      6
+
+/* What an answer is made from: a stored object, or a flight that is under way. */
+struct answer_view {
+    struct str head; /* as struct object's */
+    struct str tail;
+    struct str etag, last_modified;
+    uint64_t total;  /* of the representation; FLIGHT_LENGTH_UNKNOWN */
+    uint64_t offset; /* of the first byte of this body within it */
+    uint64_t length; /* of this body */
+    uint64_t birth_unix_s;
+    int64_t lifetime_s;
+    uint16_t status, flags;
+    bool opaque; /* passed as it came: no ranges or conditionals of ours */
+};
+
+struct request {
+    struct flow flow;
+    uint32_t magic;
+    struct worker *worker;
+    struct conn *conn;
+    struct worker_site *site;
+    const struct rule *rule;
+
+    char *head;
+    size_t head_n;
+    struct http1_request http;
+    struct signed_url_parts parts;
+    struct str path; /* canonical; in the head or in `text` */
+    struct str query; /* kept; in `text` */
+    struct str host;  /* without its port, as the client wrote it */
+    struct cache_key key;
+    char *text; /* canonical path, kept query and key; `text_inline` when they fit */
+    uint64_t rate_bytes_per_s;
+    struct str uid, kid; /* in uid_kid, cut to fit */
+    bool authorization, head_only, close_after, aborted, cacheable;
+
+    struct object *object; /* what is being served, or NULL */
+    struct object *stale;  /* what may be served if the flight fails */
+    struct flight_reader reader;
+    uint32_t slice;
+    uint64_t variant;
+    uint64_t version; /* of the representation that the head promised; 0 before */
+    bool stale_if_error;
+    uint8_t cache; /* enum access_cache */
+    const char *cache_status_detail;
+
+    uint16_t status;
+    const char *reason; /* Segue-Reason */
+    struct ranges ranges;
+    unsigned range_at;
+    uint64_t at, end; /* in the representation: what is to be sent of this range */
+    uint64_t total;
+    bool multipart, part_begun, chunked, unknown_length, head_sent, last_sent;
+    bool source_checked; /* object or flight is of the version that the head promised */
+    uint8_t stale_slices_n;
+    char boundary[25];
+
+    struct io_op send;
+    struct msghdr message;
+    struct iovec vecs[REQUEST_VECS_MAX];
+    unsigned vecs_n, vec_at;
+    uint64_t vecs_bytes, vecs_body_bytes; /* of what is in flight */
+    struct timer timer;
+    uint64_t acked_bytes; /* at the last look */
+    uint64_t acked_since_ns;
+
+    uint64_t body_left; /* of the request's own */
+    struct http1_chunked chunked_in;
+    uint64_t body_bytes; /* of a chunked one, so far */
+    struct fill *body_to;
+    bool body_over;
+
+    uint64_t begun_ns, begun_unix_ns, first_byte_ns;
+    uint64_t sent_bytes, body_sent_bytes;
+    uint16_t upstream_status;
+
+    size_t out_n;
+    char out[REQUEST_OUT_BYTES];
+    char uid_kid[96];
+    char text_inline[768];
+    char head_inline[REQUEST_HEAD_INLINE];
+};
+
+/* Takes a complete head (copied) that has been parsed, and starts the flow. NULL: no place; the connection answers
+ * 503. */
+struct request *request_start(struct conn *c, const char *head, size_t head_n,
+                              const struct http1_request *parsed);
+
+/* One that is only an error answer, for a head that could not be parsed. */
+struct request *request_start_refused(struct conn *c, unsigned status, const char *detail);
+
+/* The client is gone: the request ends as soon as nothing of it is in flight. */
+void request_abort(struct request *r);
+
+/* More bytes, or the end, have come on its connection. */
+void request_client_spoke(struct request *r);
+
+/* --- its body, pulled by the fill that passes it on --- */
+
+enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
+
+bool request_body_is_chunked(const struct request *r);
+uint64_t request_body_length(const struct request *r);
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error /
+ * -ECONNRESET. */
+int request_body_next(struct request *r, struct str *run);
+void request_body_consume(struct request *r, size_t n);
+/* The fill pulls no more. */
+void request_body_taken(struct request *r);
+
+/* --- between request.c and its parts --- */
+
+/* request_admit.c: from the head to key and rule. 0, or the status to refuse with (r->reason and *detail set). */
+unsigned request_admit(struct request *r, const char **detail);
+
+/* request_answer.c: heads and plans. Each renders into r->out and r->vecs. */
+void answer_view_of_object(const struct object *o, struct answer_view *v);
+void answer_view_of_flight(const struct flight *f, struct answer_view *v);
+uint64_t answer_version(const struct answer_view *v);
+void request_render(struct request *r, const struct answer_view *v);
+void request_render_problem(struct request *r, unsigned status, const char *detail);
+void request_render_unsatisfiable(struct request *r, uint64_t total);
+void request_render_health(struct request *r);
+/* The head of the part that begins at range_at, or the end of all parts, into r->out. */
+void request_render_part(struct request *r, const struct answer_view *v);
+
+static inline void request_add_vec(struct request *r, const void *p, size_t n)
+{
+    CHECK(r->vecs_n < REQUEST_VECS_MAX);
+    r->vecs[r->vecs_n++] = (struct iovec){(void *)(uintptr_t)p, n};
+    r->vecs_bytes += n;
+}

@@ -1,0 +1,81 @@
+/* The body of a request that is passed on: pulled by its fill, run by run, out of the connection's buffers. */
+#include "proxy/conn.h"
+#include "proxy/request.h"
+
+#include <errno.h>
+
+bool request_body_is_chunked(const struct request *r)
+{
+    return r->http.framing == HTTP_BODY_CHUNKED;
+}
+
+uint64_t request_body_length(const struct request *r)
+{
+    return r->http.content_length;
+}
+
+static int next_of_length(struct request *r, struct str in, struct str *run)
+{
+    *run = str_of(in.p, in.n < r->body_left ? in.n : (size_t)r->body_left);
+    return REQUEST_BODY_RUN;
+}
+
+/* Takes the framing before the run out of the buffers, so that the run is at their front. */
+static int next_of_chunks(struct request *r, struct str in, struct str *run)
+{
+    struct io *io = r->worker->io;
+    struct str rest = in;
+    int result = http1_chunked_next(&r->chunked_in, &rest, run);
+
+    if (result < 0)
+        return result;
+    if (result == HTTP1_CHUNKED_BODY) {
+        r->body_bytes += run->n;
+        if (r->body_bytes > r->site->site->conf->limits.request_body_bytes_max)
+            return -HTTP1_BAD_CHUNK;
+        io_recv_consume(io, &r->conn->recv, (size_t)(run->p - in.p));
+        return REQUEST_BODY_RUN;
+    }
+    io_recv_consume(io, &r->conn->recv, in.n - rest.n);
+    r->body_over = result == HTTP1_CHUNKED_DONE;
+    return r->body_over ? REQUEST_BODY_END : REQUEST_BODY_WAIT;
+}
+
+int request_body_next(struct request *r, struct str *run)
+{
+    struct io_recv *recv = &r->conn->recv;
+    int result = REQUEST_BODY_WAIT;
+
+    CHECK_MAGIC(r, REQUEST_MAGIC);
+    while (result == REQUEST_BODY_WAIT && !r->body_over) {
+        struct str in = io_recv_peek(r->worker->io, recv);
+
+        if (in.n == 0)
+            break;
+        result = request_body_is_chunked(r) ? next_of_chunks(r, in, run) : next_of_length(r, in, run);
+    }
+    if (r->body_over)
+        return REQUEST_BODY_END;
+    if (result != REQUEST_BODY_WAIT)
+        return result;
+    if (io_recv_end(recv) != 0)
+        return -HTTP1_BAD_REQUEST_LINE;
+    io_recv_arm(r->worker->io, recv);
+    return REQUEST_BODY_WAIT;
+}
+
+void request_body_consume(struct request *r, size_t n)
+{
+    io_recv_consume(r->worker->io, &r->conn->recv, n);
+    if (request_body_is_chunked(r))
+        return;
+    r->body_left -= n;
+    r->body_over = r->body_left == 0;
+}
+
+void request_body_taken(struct request *r)
+{
+    CHECK_MAGIC(r, REQUEST_MAGIC);
+    r->body_to = NULL;
+    io_wake(r->worker->io, &r->flow);
+}

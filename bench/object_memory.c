@@ -1,0 +1,154 @@
+/* What an object costs in memory beside its body, key text and head, at a million objects put in by the calls
+ * that a fill uses. Two figures, which must agree: accounted   what the tier counts against memory.size, less
+ * body, key and head bytes as asked for rss         growth of resident memory, less the same Bodies are of a
+ * size that the allocator gives exactly, so that rounding of bodies is not in it (an eighth of a body on the
+ * average where sizes are arbitrary; memory.size counts it). Key and head lengths vary as real ones do, so
+ * rounding of what holds them is in it. The first half of the objects is put in twice, with evictions in
+ * between, so ghosts exist. Also prints the time of a hit, by one thread, in random order.
+ *
+ *     object_memory [objects]  */
+#include "cache/memory.h"
+#include "util/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BODY_BYTES 1024u
+
+static uint64_t random_next(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15ull);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+static uint64_t rss_bytes(void)
+{
+    unsigned long all = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%lu %lu", &all, &resident) != 2)
+        abort();
+    fclose(f);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* The key of object n: the same each time. 35 to 55 bytes. */
+static struct cache_key key_of(uint32_t n, char *memory, size_t cap)
+{
+    uint64_t state = n;
+    uint64_t r = random_next(&state);
+    struct buf text = buf_of(memory, cap);
+    struct cache_key key;
+    char path[80];
+    static const char *const quality[] = {"96", "160", "320"};
+
+    snprintf(path, sizeof path, "/tracks/%.*s%08x/%s/%u.ogg", (int)(r % 16), "3n3Ppam7vgaVa1iaRUc9", n,
+             quality[r / 16 % 3], (unsigned)(r / 64 % 40));
+    CHECK(cache_key_make(&text, STR("audio.example"), str_z(path), STR_NONE, &key) == 0);
+    return key;
+}
+
+static void put(struct memory *m, uint32_t n)
+{
+    char key_memory[128], head[512];
+    uint64_t state = n;
+    uint64_t r = random_next(&state);
+    int head_n = snprintf(head, sizeof head,
+                          "HTTP/1.1 200 OK\r\nContent-Length: %u\r\nContent-Type: audio/ogg\r\n"
+                          "ETag: \"%llx\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+                          "Cache-Control: public, max-age=31536000%s\r\nX-Id: %.*s\r\n",
+                          BODY_BYTES, (unsigned long long)r, r & 1 ? ", immutable" : "", (int)(r % 48),
+                          "0123456789abcdef0123456789abcdef0123456789abcdef");
+    struct object_spec spec = {.key = key_of(n, key_memory, sizeof key_memory),
+                               .head = str_of(head, (size_t)head_n),
+                               .status = 200,
+                               .total_bytes = BODY_BYTES,
+                               .birth_unix_s = 1790000000,
+                               .lifetime_s = 31536000,
+                               .epoch = memory_epoch(m)};
+    struct object *o;
+    char *body = memory_body_new(m, BODY_BYTES);
+
+    CHECK(body && object_head_scan(&spec) == 0);
+    memset(body, 'x', BODY_BYTES);
+    CHECK(memory_object_new(m, &spec, &body, BODY_BYTES, &o) == 0);
+    CHECK(memory_insert(m, o) == 0);
+    object_unref(m, &o);
+}
+
+static void time_hits(struct memory *m, const uint32_t *held, uint32_t held_n)
+{
+    enum { HITS = 2000000 };
+    char memory[128];
+    uint64_t state = 7, hits = 0, from, keys_ns, all_ns;
+
+    from = clock_mono_ns();
+    for (uint32_t i = 0; i < HITS; i++)
+        hits += key_of(held[random_next(&state) % held_n], memory, sizeof memory).hash.low & 1;
+    keys_ns = clock_mono_ns() - from;
+    CHECK(hits > 0);
+    for (uint32_t set = held_n, pass = 0; pass < 2; pass++, set = 4096) {
+        set = set < held_n ? set : held_n;
+        from = clock_mono_ns();
+        for (uint32_t i = 0; i < HITS; i++) {
+            struct cache_key key = key_of(held[random_next(&state) % set], memory, sizeof memory);
+            struct object *o = memory_lookup(m, &key, 0, NULL);
+            CHECK(o);
+            object_unref(m, &o);
+        }
+        all_ns = clock_mono_ns() - from;
+        printf("hit_ns %.0f objects=%u (lookup and unref; making the key is not in it)\n",
+               ((double)all_ns - (double)keys_ns) / HITS, set);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint32_t objects = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1000000;
+    uint64_t asked_bytes = 0, rss_before;
+    struct memory_stats stats;
+
+    if (objects < 1000 || objects > 100000000)
+        return 2;
+    hash_init_fixed(1);
+    uint32_t put_n = objects + objects / 2; /* more than there is room for */
+    uint32_t *held = malloc(put_n * sizeof *held);
+    CHECK(held);
+    memset(held, 0, put_n * sizeof *held);
+    for (uint32_t n = 0; n < objects / 100;
+         n++) { /* the allocator and libc warm up with what they keep anyway */
+        void *p = malloc(BODY_BYTES);
+        free(p);
+    }
+    rss_before = rss_bytes();
+
+    struct memory *m = memory_new(&(struct memory_config){.size_bytes = (uint64_t)objects * 1490});
+    CHECK(m);
+    for (uint32_t n = 0; n < put_n; n++)
+        put(m, n);
+    uint32_t held_n = 0;
+    for (uint32_t n = 0; n < put_n; n++) {
+        char memory[128];
+        struct cache_key key = key_of(n, memory, sizeof memory);
+        struct object *o = memory_lookup(m, &key, 0, NULL);
+        if (!o)
+            continue;
+        asked_bytes += o->body_bytes + o->key_bytes + o->head_bytes;
+        held[held_n++] = n;
+        object_unref(m, &o);
+    }
+    memory_stats(m, &stats);
+    uint64_t rss = rss_bytes() - rss_before;
+    printf("objects %llu of %u put in, evictions %llu, index %.1f bytes an object\n",
+           (unsigned long long)stats.objects, put_n, (unsigned long long)stats.evictions,
+           (double)stats.index_bytes / (double)stats.objects);
+    CHECK(stats.objects == held_n);
+    printf("object_overhead_bytes %.1f accounted\n", (double)(stats.bytes - asked_bytes) / held_n);
+    printf("object_overhead_bytes %.1f rss\n", ((double)rss - (double)asked_bytes) / held_n);
+    time_hits(m, held, held_n);
+    memory_free(&m);
+    free(held);
+    return 0;
+}

@@ -54,26 +54,26 @@ static void parses_and_prints(void **state)
         "[::1]]:80",
         "*:80",
     };
-    struct ip a;
-    char text[IP_TEXT_MAX];
+    struct address a;
+    char text[ADDRESS_TEXT_MAX];
 
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        assert_int_equal(ip_parse(str_z(good[i].text), good[i].absent, &a), 0);
-        assert_int_equal(ip_format(&a, text), strlen(good[i].printed));
+        assert_int_equal(address_parse(str_z(good[i].text), good[i].absent, &a), 0);
+        assert_int_equal(address_format(&a, text), strlen(good[i].printed));
         assert_string_equal(text, good[i].printed);
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        if (ip_parse(str_z(bad[i]), 0, &a) != -EINVAL)
+        if (address_parse(str_z(bad[i]), 0, &a) != -EINVAL)
             fail_msg("accepted: %s", bad[i]);
     }
-    assert_int_equal(ip_parse(str_of("127.0.0.1\0:80", 13), 0, &a), -EINVAL);
+    assert_int_equal(address_parse(str_of("127.0.0.1\0:80", 13), 0, &a), -EINVAL);
 }
 
 static void an_address_alone_has_no_port(void **state)
 {
-    struct ip a;
-    char text[IP_TEXT_MAX];
+    struct address a;
+    char text[ADDRESS_TEXT_MAX];
 
     (void)state;
     assert_int_equal(address_parse_ip(STR("[2001:db8::]"), &a), 0);
@@ -83,10 +83,10 @@ static void an_address_alone_has_no_port(void **state)
     assert_int_equal(address_parse_ip(STR("1.2.3.4:80"), &a), -EINVAL);
     assert_int_equal(address_parse_ip(STR_NONE, &a), -EINVAL);
     /* The longest text fits. */
-    assert_int_equal(ip_parse(STR("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"), 0, &a), 0);
-    assert_int_equal(ip_format(&a, text), 47);
-    a = (struct ip){0}; /* what never had a family */
-    assert_int_equal(ip_format(&a, text), 1);
+    assert_int_equal(address_parse(STR("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"), 0, &a), 0);
+    assert_int_equal(address_format(&a, text), 47);
+    a = (struct address){0}; /* what never had a family */
+    assert_int_equal(address_format(&a, text), 1);
     assert_string_equal(text, "-");
 }
 
@@ -109,9 +109,9 @@ static void splits_names_from_ports(void **state)
     assert_int_equal(address_split(STR_NONE, 80, &host, &port), -EINVAL);
 }
 
-static struct ip ip(const char *text)
+static struct address ip(const char *text)
 {
-    struct ip a;
+    struct address a;
 
     assert_int_equal(address_parse_ip(str_z(text), &a), 0);
     return a;
@@ -134,15 +134,15 @@ static void blocks_hold_their_addresses(void **state)
     static const char *const bad[] = {
         "",       "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/08",  "10.0.0.0/-1",       "::1/64",
         "::/129", "[::1]/128",  "a/8",         "/8",        "10.0.0.0/8/8", "::ffff:10.0.0.0/90"};
-    struct ip_block b;
+    struct address_block b;
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct ip in = ip(cases[i].in), out = ip(cases[i].out);
+        struct address in = ip(cases[i].in), out = ip(cases[i].out);
 
         assert_int_equal(address_parse_block(str_z(cases[i].block), &b), 0);
-        assert_true(ip_in_block(&in, &b));
-        assert_false(ip_in_block(&out, &b));
+        assert_true(address_in_block(&in, &b));
+        assert_false(address_in_block(&out, &b));
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (address_parse_block(str_z(bad[i]), &b) != -EINVAL)
@@ -153,7 +153,7 @@ static void mapped_addresses_are_ipv4(void **state)
 {
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(99)};
     struct sockaddr other = {.sa_family = AF_UNIX};
-    struct ip a, b = ip("192.0.2.7");
+    struct address a, b = ip("192.0.2.7");
 
     (void)state;
     memcpy(v6.sin6_addr.s6_addr, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\7", 16);
@@ -162,20 +162,20 @@ static void mapped_addresses_are_ipv4(void **state)
     assert_int_equal(address_port(&a), 99);
     assert_int_equal(address_bytes(&a), sizeof(struct sockaddr_in));
     assert_true(address_eq_ip(&a, &b));
-    assert_false(ip_eq(&a, &b)); /* the port */
+    assert_false(address_eq(&a, &b)); /* the port */
     assert_int_equal(address_of_sockaddr(&other, &a), -EAFNOSUPPORT);
 }
 
 static void order_and_kinds(void **state)
 {
     static const char *const sorted[] = {"0.0.0.0", "1.2.3.4", "1.2.3.5", "200.0.0.0", "::", "::1", "2001::"};
-    struct ip loop4 = ip("127.9.9.9"), loop6 = ip("::1"), mapped = ip("::ffff:127.0.0.1");
-    struct ip other = ip("128.0.0.1"), any = ip("::"), any4 = ip("0.0.0.0");
+    struct address loop4 = ip("127.9.9.9"), loop6 = ip("::1"), mapped = ip("::ffff:127.0.0.1");
+    struct address other = ip("128.0.0.1"), any = ip("::"), any4 = ip("0.0.0.0");
 
     (void)state;
     for (size_t i = 0; i < sizeof sorted / sizeof *sorted; i++)
         for (size_t j = 0; j < sizeof sorted / sizeof *sorted; j++) {
-            struct ip a = ip(sorted[i]), b = ip(sorted[j]);
+            struct address a = ip(sorted[i]), b = ip(sorted[j]);
             int order = address_compare(&a, &b);
 
             assert_true(i < j ? order < 0 : i > j ? order > 0 : order == 0);

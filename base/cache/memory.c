@@ -103,12 +103,10 @@ void object_unref(struct memory *m, struct object **object)
     struct object *o = TAKE(object);
 
     CHECK_MAGIC(o, OBJECT_MAGIC);
-    uint32_t before = atomic_fetch_sub_explicit(&o->refs, 1, memory_order_release);
+    uint32_t before = atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel);
     CHECK(before > 0);
-    if (before == 1) {
-        atomic_thread_fence(memory_order_acquire);
+    if (before == 1)
         object_free(m, o);
-    }
 }
 
 /* --- eviction --- */

@@ -1,16 +1,20 @@
 /* What an object costs in memory beside its body, key text and head, at a million objects put in by the calls
- * that a fill uses. Two figures, which must agree: accounted   what the tier counts against memory.size, less
- * body, key and head bytes as asked for rss         growth of resident memory, less the same Bodies are of a
- * size that the allocator gives exactly, so that rounding of bodies is not in it (an eighth of a body on the
- * average where sizes are arbitrary; memory.size counts it). Key and head lengths vary as real ones do, so
- * rounding of what holds them is in it. The first half of the objects is put in twice, with evictions in
- * between, so ghosts exist. Also prints the time of a hit, by one thread, in random order.
+ * that a fill uses. Two figures:
  *
- * Resident memory also has what jemalloc keeps for itself: 128 bytes for each run of pages, so 32 a body of 1
- * KiB and 128 or more a body of 4 KiB and above. Huge pages (MALLOC_CONF=thp:always) made a hit no faster
+ * - accounted: what the tier counts against memory.size, less body, key and head bytes as asked for
+ * - rss: the growth of resident memory, less the same
+ *
+ * Bodies are of a size that the allocator gives exactly, so that rounding of bodies is not in it (an eighth
+ * of a body at most, on the average less, where sizes are arbitrary; memory.size counts it). Key and head
+ * lengths vary as real ones do, so rounding of what holds them is in it. Half as many again are put in as
+ * fit, so there are evictions, holes and ghosts. Also prints the time of a hit.
+ *
+ * Resident memory also has what jemalloc keeps for itself: 128 bytes for each run of pages, so 32 a body of
+ * 1 KiB and 128 or more a body of 4 KiB and above. Huge pages (MALLOC_CONF=thp:always) made a hit no faster
  * beyond what the same run varies by, and resident memory larger by a twentieth; so leave them off.
  *
- *     object_memory [objects [bytes of a body]]  */
+ *     object_memory [objects [bytes of a body]]
+ */
 #include "cache/memory.h"
 #include "util/clock.h"
 

@@ -4,8 +4,8 @@
  * - accounted: what the tier counts against memory.size, less body, key and head bytes as asked for
  * - rss: the growth of resident memory, less the same
  *
- * Bodies are of a size that the allocator gives exactly, so that rounding of bodies is not in it (an eighth
- * of a body at most, on the average less, where sizes are arbitrary; memory.size counts it). Key and head
+ * Bodies are of a size that the allocator gives exactly, so that rounding of bodies is not in it (up to a
+ * quarter of a body, a tenth on the average, 15 % of 400,000 bytes; memory.size counts it). Key and head
  * lengths vary as real ones do, so rounding of what holds them is in it. Half as many again are put in as
  * fit, so there are evictions, holes and ghosts. Also prints the time of a hit.
  *

@@ -47,7 +47,7 @@ PROGRAMS    = $(O)/segue-edge $(O)/segue-shield $(O)/seguectl
 
 .DEFAULT_GOAL := all
 .SECONDARY:
-.PHONY: all programs clean
+.PHONY: all programs bench bench-programs clean
 
 all: programs
 ifeq ($(VARIANT),release)
@@ -81,12 +81,26 @@ $(O)/tests/sim/test_%: $(O)/tests/sim/test_%.o $(call objects,$(SIM_SRC)) $(LIBB
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(LIBBASE)
 	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(LIBBASE) $(LDLIBS)
 
-# Benchmarks that need no peers. bench/trace/ is one program of several files.
-$(O)/bench/trace/trace: $(call objects,$(sort $(wildcard bench/trace/*.c))) $(LIBBASE)
+# The load programs and measurements of the bench; what is measured is always the release variant.
+BENCH_SRC  = $(sort $(filter-out bench/client.c,$(wildcard bench/*.c)))
+TRACE_SRC  = $(sort $(wildcard bench/trace/*.c))
+BENCH_BIN  = $(patsubst bench/%.c,build/bench/%,$(BENCH_SRC)) $(if $(TRACE_SRC),build/bench/trace)
+
+bench-programs: $(BENCH_BIN)
+
+build/bench/%: $(O)/bench/%.o $(O)/bench/client.o $(LIBBASE)
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
 
-$(O)/bench/%: $(O)/bench/%.o $(LIBBASE)
-	$(Q)$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) $(LDLIBS)
+build/bench/trace: $(call objects,$(TRACE_SRC)) $(LIBBASE)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
+
+# BENCH passes options on: make bench BENCH="--quick --only segue,nginx"
+bench:
+	packaging/install-deps.sh bench
+	$(MAKE) VARIANT=release all bench-programs
+	/usr/bin/python3 bench/run.py $(BENCH)
 
 clean:
 	rm -rf build

@@ -425,6 +425,14 @@ static void forget_head(struct fill *f)
     f->head_scanned = 0;
 }
 
+/* The answer is whole: its connection may carry another, unless something says that it may not. */
+static void give_back(struct fill *f)
+{
+    if (f->conn != NULL && f->body_from == NULL && !f->op.in_flight && f->response.keep_alive &&
+        io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
+        upstream_give_back(&f->conn);
+}
+
 enum flow_result fill_head_complete(struct fill *f)
 {
     bool from_file = f->upstream->conf->scheme == URL_FILE;
@@ -439,6 +447,7 @@ enum flow_result fill_head_complete(struct fill *f)
         return FLOW_NEXT;
     case FILL_MEANS_COMPLETE:
         stat_inc(&f->worker->stats.fills_not_modified);
+        give_back(f);
         return fill_drop(f, false, 0, NULL);
     case FILL_MEANS_ASK_AGAIN:
         f->tried = 0;
@@ -480,10 +489,8 @@ static enum flow_result step_head(struct flow *flow)
 
 enum flow_result fill_whole(struct fill *f, bool reusable)
 {
-    if (reusable && f->conn != NULL && (f->body_from == NULL) && !f->op.in_flight &&
-        f->response.keep_alive && io_recv_peek(io_of(f), &f->conn->recv).n == 0 &&
-        io_recv_end(&f->conn->recv) == 0)
-        upstream_give_back(&f->conn);
+    if (reusable)
+        give_back(f);
     stat_inc(&f->worker->stats.fills_completed);
     flight_complete(&f->flight);
     return fill_drop(f, false, 0, NULL);

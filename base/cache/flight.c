@@ -474,6 +474,8 @@ bool flight_deserted(struct flight *f)
 {
     bool deserted;
 
+    if (!f->ring || (f->answer.store && !f->overwriting))
+        return false;
     pthread_mutex_lock(&f->lock);
     deserted = list_empty(&f->readers);
     if (f->scattered && !deserted) {

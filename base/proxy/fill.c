@@ -518,8 +518,6 @@ static long copy_body(struct fill *f, struct str run)
 enum flow_result fill_no_room(struct fill *f)
 {
     io_timer_cancel(io_of(f), &f->timer); /* it is the readers who are slow; their own limits hold */
-    if (flight_deserted(f->flight))
-        return fill_drop(f, false, 502, "nobody reads any more");
     f->no_room = true;
     return FLOW_WAIT;
 }
@@ -643,6 +641,8 @@ static enum flow_result step_body(struct flow *flow)
     /* The head's receive may still be armed: it must have ended before the body is received beside it. */
     if (f->response.framing == HTTP_BODY_NONE)
         return fill_whole(f, true);
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
     f->no_room = false;
     result = f->response.framing == HTTP_BODY_CHUNKED ? body_chunked(f) : body_plain(f);
     if (result == FLOW_WAIT && !f->no_room &&

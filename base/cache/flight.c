@@ -261,9 +261,9 @@ struct flight *flight_join(struct flight_table *t, struct flight_reader *reader,
 }
 
 struct flight *flight_alone(struct flight_table *t, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key)
+                            unsigned worker, const struct cache_key *key, uint32_t slice)
 {
-    struct flight *f = flight_new(t, worker, key, 0, 0);
+    struct flight *f = flight_new(t, worker, key, slice, 0);
 
     if (f != NULL)
         add_reader(f, reader, flow, worker, true);

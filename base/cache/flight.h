@@ -43,6 +43,7 @@ struct flight_answer {
     bool ranged;             /* the body is slice spec.slice of spec.total_bytes bytes */
     bool store;              /* will become an object */
     bool shared;             /* others than the first reader may have it */
+    bool opaque;             /* passed as it came: no ranges or conditionals of ours */
 };
 
 /* Why a fill failed, as the client is told. */
@@ -85,7 +86,7 @@ struct flight *flight_join(struct flight_table *table, struct flight_reader *rea
 
 /* One that nobody else can join: for what is passed. The caller starts a fill with it. */
 struct flight *flight_alone(struct flight_table *table, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key);
+                            unsigned worker, const struct cache_key *key, uint32_t slice);
 
 /* A flight without a reader, for a refresh in the background; NULL when one is under way, or without memory. */
 struct flight *flight_background(struct flight_table *table, unsigned worker, const struct cache_key *key,

@@ -220,9 +220,11 @@ static enum flow_result step_pass(struct flow *flow)
     struct worker *w = r->worker;
     struct flight *f;
 
-    r->cache = ACCESS_CACHE_PASS;
-    r->cache_status_detail = "fwd=bypass";
-    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key);
+    if (!r->head_sent) {
+        r->cache = ACCESS_CACHE_PASS;
+        r->cache_status_detail = "fwd=bypass";
+    }
+    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key, r->slice);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
     start_fill(r, &f, NULL, r->body_over || r->cacheable ? NULL : r);
@@ -282,7 +284,7 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_FAILED:
         return serve_stale(r) ? FLOW_NEXT : refuse(r, error.status, "the origin failed a moment ago");
     case FLIGHT_PAST_SCATTERED:
-        return r->head_sent ? refuse(r, 502, NULL) : go(r, STEP_PASS);
+        return go(r, STEP_PASS);
     case FLIGHT_PAST_NONE:
         break;
     }
@@ -395,7 +397,7 @@ static enum flow_result step_flight(struct flow *flow)
     if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
         return take_flight_object(r);
     if (flight_scattered(&r->reader))
-        return r->head_sent ? refuse(r, 502, NULL) : leave_and(r, STEP_PASS);
+        return leave_and(r, STEP_PASS);
     if (!r->reader.first &&
         is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);

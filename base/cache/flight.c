@@ -319,6 +319,11 @@ uint64_t flight_written(const struct flight *f)
     return atomic_load_explicit(&f->written, memory_order_acquire);
 }
 
+bool flight_keeps(const struct flight *f)
+{
+    return !f->ring;
+}
+
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max)
 {
     uint64_t written = flight_written(f);

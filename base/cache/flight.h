@@ -107,6 +107,9 @@ const struct flight_error *flight_error(const struct flight *f);
 /* Bytes of the body that have arrived. */
 uint64_t flight_written(const struct flight *f);
 
+/* Whether all that has arrived stays to the end, so that it may be read in any order. Only from STREAMING on. */
+bool flight_keeps(const struct flight *f);
+
 /* The bytes from `offset` on, as far as they have arrived and lie in one run, at most `max`. They stay while the
  * reader has not given them back. */
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max);

@@ -474,6 +474,8 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
     enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
+    r->seen_state = state;
+    r->seen_written = flight_written(f);
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
@@ -614,9 +616,7 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, flight_state(r->reader.flight), flight_written(r->reader.flight))
-                   ? FLOW_WAIT
-                   : FLOW_NEXT;
+        return flight_wait(&r->reader, r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:

@@ -253,6 +253,14 @@ static enum flow_result step_connecting(struct flow *flow)
 
 /* --- asking --- */
 
+/* The whole request is sent, or nobody wants the rest of it. */
+static enum flow_result await_head(struct fill *f)
+{
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_first_byte_ms);
+    f->flow.step = STEP_HEAD;
+    return FLOW_NEXT;
+}
+
 static enum flow_result send_failed(struct fill *f, int result)
 {
     return lost(f, result, 502, "the request could not be sent");
@@ -284,7 +292,10 @@ static enum flow_result step_send(struct flow *flow)
         io_send(io_of(f), &f->op, flow, f->conn->fd, f->out + f->out_sent, f->out_n - f->out_sent);
         return FLOW_WAIT;
     }
-    f->flow.step = f->body_from != NULL ? STEP_SEND_BODY : STEP_HEAD;
+    if (f->body_from == NULL)
+        return await_head(f);
+    io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
+    f->flow.step = STEP_SEND_BODY;
     return FLOW_NEXT;
 }
 
@@ -299,6 +310,7 @@ static void send_body_run(struct fill *f, struct str run, bool chunked)
     struct buf head = buf_of(f->chunk_head, sizeof f->chunk_head);
     size_t n = 0;
 
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
     if (!chunked) {
         io_send(io_of(f), &f->op, &f->flow, f->conn->fd, run.p, run.n);
         f->out_n = run.n;
@@ -321,10 +333,10 @@ static enum flow_result body_end(struct fill *f, bool chunked)
         f->out_n = sizeof HTTP1_CHUNKED_END - 1;
         f->body_run_n = 0;
         io_send(io_of(f), &f->op, &f->flow, f->conn->fd, HTTP1_CHUNKED_END, f->out_n);
+        io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
         return FLOW_WAIT;
     }
-    f->flow.step = STEP_HEAD;
-    return FLOW_NEXT;
+    return await_head(f);
 }
 
 static enum flow_result step_send_body(struct flow *flow)
@@ -336,28 +348,24 @@ static enum flow_result step_send_body(struct flow *flow)
 
     if (io_op_take(&f->op, &result)) {
         if (result <= 0)
-            return answer_begun(f) ? (f->flow.step = STEP_HEAD, FLOW_NEXT) : send_failed(f, result);
+            return answer_begun(f) ? await_head(f) : send_failed(f, result);
         if ((size_t)result != f->out_n) /* all or nothing was asked for */
             return send_failed(f, -EPIPE);
         if (f->body_run_n > 0)
             request_body_consume(f->body_from, f->body_run_n);
         f->body_run_n = 0;
-        if (f->body_sent) {
-            f->flow.step = STEP_HEAD;
-            return FLOW_NEXT;
-        }
+        if (f->body_sent)
+            return await_head(f);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     }
     if (f->op.in_flight)
         return f->timer.fired ? lost(f, 0, 504, "the upstream does not take the body") : FLOW_WAIT;
-    if (answer_begun(f)) {
-        f->flow.step = STEP_HEAD;
-        return FLOW_NEXT;
-    }
+    if (answer_begun(f))
+        return await_head(f);
     if (f->body_gone)
         return fill_drop(f, false, 502, "the client went while its body was being passed on");
     if (f->timer.fired)
-        return fill_drop(f, false, 504, "the client's body did not come in time");
+        return fill_drop(f, false, 408, "the body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
     result = request_body_next(f->body_from, &run);
     if (result < 0)

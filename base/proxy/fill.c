@@ -370,6 +370,8 @@ static enum flow_result step_send_body(struct flow *flow)
     result = request_body_next(f->body_from, &run);
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
+    if (result == REQUEST_BODY_TOO_LONG)
+        return fill_drop(f, false, 413, "the body is too long");
     if (result == REQUEST_BODY_END)
         return body_end(f, chunked);
     if (result == REQUEST_BODY_WAIT)

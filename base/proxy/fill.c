@@ -202,12 +202,12 @@ static enum flow_result step_connect(struct flow *flow)
     const struct address *to = &f->resolve.addresses[f->address_at];
     int error;
 
-    if (f->timer.fired) {
+    if (f->waiter.flow != NULL) {
+        if (!f->timer.fired) /* a wake that was not for us */
+            return FLOW_WAIT;
         upstream_wait_cancel(&f->waiter);
-        return lost(f, 0, 504, "no connection became free in time");
+        return fill_drop(f, true, 504, "no connection became free in time");
     }
-    if (f->waiter.flow != NULL) /* a wake that was not for us */
-        return FLOW_WAIT;
     f->conn = upstream_take_idle(f->upstream, &f->flow);
     if (f->conn != NULL) {
         io_timer_cancel(io_of(f), &f->timer);

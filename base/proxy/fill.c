@@ -152,12 +152,20 @@ static enum flow_result lost(struct fill *f, int error, unsigned status, const c
     return fill_drop(f, flight_state(f->flight) == FLIGHT_ASKED, status, reason);
 }
 
+/* What is left to be sent will not come: whatever the upstream made of it would be wrong. */
+static enum flow_result body_is_gone(struct fill *f)
+{
+    return fill_drop(f, false, 502, "the client went while its body was being passed on");
+}
+
 /* --- finding somebody to ask --- */
 
 static enum flow_result step_choose(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
+    if (f->body_gone)
+        return body_is_gone(f);
     f->upstream =
         upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
     if (f->upstream == NULL)
@@ -184,6 +192,8 @@ static enum flow_result step_resolve(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (!resolve_take(&f->resolve, &f->addresses_n))
         return FLOW_WAIT;
     if (f->addresses_n <= 0) {
@@ -202,6 +212,8 @@ static enum flow_result step_connect(struct flow *flow)
     const struct address *to = &f->resolve.addresses[f->address_at];
     int error;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->waiter.flow != NULL) {
         if (!f->timer.fired) /* a wake that was not for us */
             return FLOW_WAIT;
@@ -231,6 +243,8 @@ static enum flow_result step_connecting(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->timer.fired) {
         stat_inc(&f->worker->stats.upstream_connect_errors);
         return lost(f, 0, 504, "connecting took too long");
@@ -253,9 +267,10 @@ static enum flow_result step_connecting(struct flow *flow)
 
 /* --- asking --- */
 
-/* The whole request is sent, or nobody wants the rest of it. */
-static enum flow_result await_head(struct fill *f)
+/* The whole request is sent, or the upstream answers without wanting the rest of it. */
+static enum flow_result await_head(struct fill *f, bool whole)
 {
+    f->request_whole = whole;
     io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_first_byte_ms);
     f->flow.step = STEP_HEAD;
     return FLOW_NEXT;
@@ -271,6 +286,8 @@ static enum flow_result step_send(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->out == NULL) {
         f->request_unix_s = io_now_unix_s(io_of(f));
         f->out_sent = 0;
@@ -293,7 +310,7 @@ static enum flow_result step_send(struct flow *flow)
         return FLOW_WAIT;
     }
     if (f->body_from == NULL)
-        return await_head(f);
+        return await_head(f, true);
     io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     f->flow.step = STEP_SEND_BODY;
     return FLOW_NEXT;
@@ -336,7 +353,7 @@ static enum flow_result body_end(struct fill *f, bool chunked)
         io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
         return FLOW_WAIT;
     }
-    return await_head(f);
+    return await_head(f, true);
 }
 
 static enum flow_result step_send_body(struct flow *flow)
@@ -346,24 +363,27 @@ static enum flow_result step_send_body(struct flow *flow)
     bool chunked;
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (io_op_take(&f->op, &result)) {
-        if (result <= 0)
-            return answer_begun(f) ? await_head(f) : send_failed(f, result);
-        if ((size_t)result != f->out_n) /* all or nothing was asked for */
-            return send_failed(f, -EPIPE);
+        if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
+            return answer_begun(f) ? await_head(f, false) : send_failed(f, result <= 0 ? result : -EPIPE);
         if (f->body_run_n > 0)
             request_body_consume(f->body_from, f->body_run_n);
         f->body_run_n = 0;
         if (f->body_sent)
-            return await_head(f);
+            return await_head(f, true);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     }
-    if (f->op.in_flight)
-        return f->timer.fired ? lost(f, 0, 504, "the upstream does not take the body") : FLOW_WAIT;
+    if (f->op.in_flight) {
+        if (f->timer.fired)
+            return lost(f, 0, 504, "the upstream does not take the body");
+        if (answer_begun(f))
+            io_cancel(io_of(f), &f->op);
+        return FLOW_WAIT;
+    }
     if (answer_begun(f))
-        return await_head(f);
-    if (f->body_gone)
-        return fill_drop(f, false, 502, "the client went while its body was being passed on");
+        return await_head(f, false);
     if (f->timer.fired)
         return fill_drop(f, false, 408, "the body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
@@ -438,7 +458,7 @@ static void forget_head(struct fill *f)
 /* The answer is whole: its connection may carry another, unless something says that it may not. */
 static void give_back(struct fill *f)
 {
-    if (f->conn != NULL && f->body_from == NULL && !f->op.in_flight && f->response.keep_alive &&
+    if (f->conn != NULL && f->request_whole && !f->op.in_flight && f->response.keep_alive &&
         io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
         upstream_give_back(&f->conn);
 }

@@ -87,7 +87,8 @@ struct fill {
     uint64_t body_left; /* with HTTP_BODY_LENGTH */
     uint64_t epoch;
     uint64_t request_unix_s;
-    bool body_sent; /* the request's body went up whole */
+    bool body_sent; /* the request's body went up whole, or is about to */
+    bool request_whole; /* all of it has been sent: its connection may carry another */
     bool body_gone; /* its request ends before that */
     bool no_room;   /* a full ring: its readers are waited for, not the upstream */
 

@@ -29,8 +29,13 @@ static const struct proxy_conf *conf_of(const struct conn *c)
 void conn_accept(struct worker *w, int fd)
 {
     struct sockaddr_storage peer;
-    struct conn *c = w->conns.in_use < w->connections_max ? pool_get(&w->conns) : NULL;
+    struct conn *c;
 
+    if (w->hurry) {
+        io_close(w->io, fd);
+        return;
+    }
+    c = w->conns.in_use < w->connections_max ? pool_get(&w->conns) : NULL;
     if (c == NULL) {
         static struct log_limiter limiter;
 

@@ -63,7 +63,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
 {
     static const struct flight_error no_room = {
         .status = 503, .reason = "too many fills", .total_bytes = UINT64_MAX};
-    struct fill *f = pool_get(&w->fills);
+    struct fill *f = w->hurry ? NULL : pool_get(&w->fills);
 
     if (f == NULL) {
         flight_fail(flight, &no_room, worker_now_ns(w));
@@ -93,6 +93,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         f->error = (struct flight_error){.status = 503, .reason = "out of memory", .total_bytes = UINT64_MAX};
         f->flow.step = STEP_DROP;
     }
+    list_push_back(&w->fill_list, &f->node);
     stat_inc(&w->stats.fills_started);
     io_wake(w->io, &f->flow);
     return f;
@@ -127,6 +128,13 @@ enum flow_result fill_drop(struct fill *f, bool retry, unsigned status, const ch
     io_timer_cancel(io_of(f), &f->timer);
     f->flow.step = STEP_DROP;
     return FLOW_NEXT;
+}
+
+void fill_abort(struct fill *f)
+{
+    CHECK_MAGIC(f, FILL_MAGIC);
+    (void)fill_drop(f, false, 503, "the server is going down");
+    io_wake(io_of(f), &f->flow);
 }
 
 static enum flow_result lost(struct fill *f, int error, unsigned status, const char *reason)
@@ -723,6 +731,7 @@ static void fill_done(struct flow *flow)
         request_body_taken(f->body_from);
     if (f->revalidate != NULL)
         object_unref(w->proxy->memory, &f->revalidate);
+    list_remove(&f->node);
     worker_site_unref(&f->site);
     free(f->text);
     free(f->out);

@@ -42,6 +42,9 @@ void fill_forget_body(struct fill *f);
 /* More of the request's body is there. */
 void fill_wake(struct fill *f);
 
+/* Ends it as soon as nothing of it is in flight; its readers are told. */
+void fill_abort(struct fill *f);
+
 /* --- between fill.c and its parts --- */
 
 #define FILL_MAGIC      0x46696c6cu
@@ -50,6 +53,7 @@ void fill_wake(struct fill *f);
 struct fill {
     struct flow flow;
     uint32_t magic;
+    struct list node; /* in worker->fill_list */
     struct worker *worker;
     struct worker_site *site;
     struct flight *flight;

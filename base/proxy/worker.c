@@ -197,6 +197,7 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
         w->connections_max = 1;
     w->random = hash_of(str_of((const char *)&index, sizeof index)).low;
     list_init(&w->conn_list);
+    list_init(&w->fill_list);
     pool_init(&w->conns, "connections", sizeof(struct conn), w->connections_max, POOL_KEEP);
     pool_init(&w->requests, "requests", sizeof(struct request), w->connections_max, POOL_KEEP);
     pool_init(&w->fills, "fills", sizeof(struct fill), FILLS_MAX, POOL_KEEP);
@@ -336,6 +337,9 @@ static void drain_received(struct mail *mail, void *context)
             io_wake(w->io, &w->acceptors[i].flow);
     LIST_EACH(&w->conn_list, node)
         conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
+    if (w->hurry)
+        LIST_EACH(&w->fill_list, node)
+            fill_abort(LIST_ENTRY(node, struct fill, node));
     free(m);
 }
 

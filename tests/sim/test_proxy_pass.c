@@ -450,6 +450,28 @@ static void test_drain_in_a_hurry(void **state)
     sim_bed_close(&bed);
 }
 
+/* Workers wake each other's readers by mail; what is still in the box when a worker ends is not lost. */
+static void test_end_with_mail_on_its_way(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct sim_bed bed = open_song_bed(seed, 3);
+        struct sim_client *clients[12];
+
+        for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+            clients[i] = sim_bed_client(&bed, NULL);
+            sim_client_get(clients[i], "/a", NULL);
+        }
+        sim_bed_run_ms(&bed, 5 + seed);
+        sim_proxy_drain(bed.p, true);
+        if (!sim_run(bed.w, sim_proxy_is_over, bed.p, 60 * NS_PER_S))
+            sim_fail(bed.w, "no end");
+        for (size_t i = 0; i < ARRAY_LEN(clients); i++)
+            sim_client_free(&clients[i]);
+        sim_bed_close(&bed);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -465,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_drain_with_transfers_under_way),
         cmocka_unit_test(test_drain_with_connections_just_made),
         cmocka_unit_test(test_drain_in_a_hurry),
+        cmocka_unit_test(test_end_with_mail_on_its_way),
     };
 
     log_set_level((enum log_level)0);

@@ -22,7 +22,7 @@
 #define REPLAY_EVERY 8u
 #define CLIENTS_MAX  10u
 #define REQUESTS_MAX 6u
-#define PATHS        9u
+#define PATHS        20u
 #define SETTLE_S     300u
 #define SLOW_S       60u
 
@@ -58,6 +58,10 @@ static struct {
     uint64_t whole, partial, multipart, not_modified, errors, broken, hits, stale, joined, slow, passed_through;
     uint64_t evictions, refused_signatures, uploads, retries;
 } seen;
+
+static const char *const seen_names[] = {
+    "whole",  "partial",        "multipart", "not_modified",       "errors",  "broken", "hits", "stale", "joined", "slow",
+    "passed", "evictions", "refused_signatures", "uploads", "retries"};
 
 static uint64_t bytes_of(const struct song *s, uint64_t version)
 {
@@ -149,7 +153,9 @@ static void go_up_and_down(void *context)
 
 static void make_songs(struct life *l)
 {
-    static const uint64_t sizes[PATHS] = {0, 1, 4096, 400000, 1048576, 1048577, 3500000, 70000, 20000};
+    static const uint64_t sizes[PATHS] = {0,      1,      4096,   400000, 1048576, 1048577, 3500000,
+                                          70000,  20000,  524288, 500000, 500001,  500002,  500003,
+                                          300000, 400001, 450000, 480000, 510000,  520000};
     static const char *const fields[] = {"", "", "", "Cache-Control: max-age=2\r\n", "Cache-Control: private\r\n",
                                          "Cache-Control: no-cache\r\n", "Cache-Control: no-store\r\n",
                                          "Vary: Accept-Encoding\r\n", "Cache-Control: max-age=1, stale-while-revalidate=5\r\n"};
@@ -165,6 +171,8 @@ static void make_songs(struct life *l)
             s->bytes = s->bytes % 5000;
         else if (segment_max == 1460 && s->bytes > 1048577)
             s->bytes = 1048577 + 5000;
+        if (i >= 9) /* to fill the smallest tier */
+            s->fields = i % 2 ? "Cache-Control: max-age=60\r\n" : "";
         s->passed = i == 7 && sim_below(w, 2);
         s->is_signed = i == 8;
         s->grows = sim_below(w, 3) == 0;
@@ -564,6 +572,9 @@ static void test_random_worlds(void **state)
             fail();
         }
     }
+    if (getenv("SIM_COUNTS") != NULL)
+        for (size_t i = 0; i < sizeof seen / sizeof(uint64_t); i++)
+            printf("%s %llu\n", seen_names[i], (unsigned long long)((const uint64_t *)&seen)[i]);
     if (seeds.max - seeds.min < SEEDS - 1)
         return;
     assert_true(seen.whole > 1000 && seen.partial > 500 && seen.multipart > 50 && seen.not_modified > 50);

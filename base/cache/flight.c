@@ -260,9 +260,9 @@ struct flight *flight_join(struct flight_table *t, struct flight_reader *reader,
 }
 
 struct flight *flight_alone(struct flight_table *t, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key)
+                            unsigned worker, const struct cache_key *key, uint32_t slice)
 {
-    struct flight *f = flight_new(t, worker, key, 0, 0);
+    struct flight *f = flight_new(t, worker, key, slice, 0);
 
     if (f != NULL)
         add_reader(f, reader, flow, worker, true);
@@ -316,6 +316,11 @@ const struct flight_error *flight_error(const struct flight *f)
 uint64_t flight_written(const struct flight *f)
 {
     return atomic_load_explicit(&f->written, memory_order_acquire);
+}
+
+bool flight_keeps(const struct flight *f)
+{
+    return !f->ring;
 }
 
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max)
@@ -475,6 +480,8 @@ bool flight_deserted(struct flight *f)
 {
     bool deserted;
 
+    if (!f->ring || (f->answer.store && !f->overwriting))
+        return false;
     pthread_mutex_lock(&f->lock);
     deserted = list_empty(&f->readers);
     if (f->scattered && !deserted) {

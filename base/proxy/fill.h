@@ -90,6 +90,7 @@ struct fill {
     uint64_t request_unix_s;
     bool body_sent; /* the request's body went up whole */
     bool body_gone; /* its request ends before that */
+    bool no_room;   /* a full ring: its readers are waited for, not the upstream */
 
     /* a file origin's (fill_file.c) */
     int dir_fd, file_fd; /* -1: none */

@@ -257,7 +257,8 @@ static enum fill_meaning begin_passed(struct fill *f)
     bool has_length = r->framing == HTTP_BODY_LENGTH || r->has_content_length;
     struct flight_answer a = {.length = r->framing == HTTP_BODY_LENGTH ? r->content_length
                                         : r->framing == HTTP_BODY_NONE ? 0
-                                                                       : FLIGHT_LENGTH_UNKNOWN};
+                                                                       : FLIGHT_LENGTH_UNKNOWN,
+                              .opaque = true};
     struct head_plan plan = {.status = r->status,
                              .has_length = has_length ||
                                            (r->framing == HTTP_BODY_NONE && r->status >= 200 &&

@@ -128,6 +128,8 @@ static enum flow_result refuse(struct request *r, unsigned status, const char *d
         return go(r, STEP_END);
     }
     r->cache_status_detail = NULL;
+    if (!r->body_over) /* what is left of it must never be read as a request */
+        r->close_after = true;
     request_render_problem(r, status, detail);
     return go(r, STEP_BODY);
 }
@@ -224,9 +226,11 @@ static enum flow_result step_pass(struct flow *flow)
     struct worker *w = r->worker;
     struct flight *f;
 
-    r->cache = ACCESS_CACHE_PASS;
-    r->cache_status_detail = "fwd=bypass";
-    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key);
+    if (!r->head_sent) {
+        r->cache = ACCESS_CACHE_PASS;
+        r->cache_status_detail = "fwd=bypass";
+    }
+    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key, r->slice);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
     start_fill(r, &f, NULL, r->body_over || r->cacheable ? NULL : r);
@@ -244,9 +248,13 @@ static uint64_t select_variant(void *context, struct str vary)
 static void refresh_behind(struct request *r, uint32_t slice, struct object *revalidate)
 {
     struct worker *w = r->worker;
-    struct flight *f = flight_background(w->proxy->flights, w->index, &r->key, slice,
-                                         revalidate != NULL ? object_variant(revalidate) : r->variant);
+    uint64_t variant = revalidate != NULL ? object_variant(revalidate) : r->variant;
+    struct flight_error ignored;
+    struct flight *f;
 
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) != FLIGHT_PAST_NONE)
+        return;
+    f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
         start_fill(r, &f, revalidate, NULL);
 }
@@ -282,7 +290,7 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_FAILED:
         return serve_stale(r) ? FLOW_NEXT : refuse(r, error.status, "the origin failed a moment ago");
     case FLIGHT_PAST_SCATTERED:
-        return r->head_sent ? refuse(r, 502, NULL) : go(r, STEP_PASS);
+        return go(r, STEP_PASS);
     case FLIGHT_PAST_NONE:
         break;
     }
@@ -396,8 +404,9 @@ static enum flow_result step_flight(struct flow *flow)
     if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
         return take_flight_object(r);
     if (flight_scattered(&r->reader))
-        return r->head_sent ? refuse(r, 502, NULL) : leave_and(r, STEP_PASS);
-    if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
+        return leave_and(r, STEP_PASS);
+    if (!r->reader.first &&
+        is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
         return FLOW_NEXT;
@@ -473,6 +482,8 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
     enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
+    r->seen_state = state;
+    r->seen_written = flight_written(f);
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
@@ -621,9 +632,7 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, flight_state(r->reader.flight), flight_written(r->reader.flight))
-                   ? FLOW_WAIT
-                   : FLOW_NEXT;
+        return flight_wait(&r->reader, r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:
@@ -785,6 +794,7 @@ static void request_done(struct flow *flow)
     struct worker *w = r->worker;
     struct conn *c = r->conn;
     bool close = r->aborted || r->close_after || !r->http.keep_alive;
+    bool unread = !r->body_over && !r->aborted;
 
     if (r->head != r->head_inline)
         free(r->head);
@@ -793,7 +803,7 @@ static void request_done(struct flow *flow)
     worker_site_unref(&r->site);
     r->magic = 0;
     pool_put(&w->requests, r);
-    conn_request_done(c, close);
+    conn_request_done(c, close, unread);
 }
 
 static const flow_step request_steps[] = {

@@ -72,6 +72,8 @@ struct request {
     uint64_t at, end; /* in the representation: what is to be sent of this range */
     uint64_t total;
     bool multipart, part_begun, chunked, unknown_length, head_sent, last_sent;
+    enum flight_state seen_state; /* of the flight, before it was found to have no more bytes */
+    uint64_t seen_written;
     bool source_checked; /* object or flight is of the version that the head promised */
     uint8_t stale_slices_n;
     char boundary[25];
@@ -119,12 +121,12 @@ void request_client_spoke(struct request *r);
 
 /* --- its body, pulled by the fill that passes it on --- */
 
-enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
+enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END, REQUEST_BODY_TOO_LONG };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
-/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum
- * http1_error / -ECONNRESET. */
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, TOO_LONG (a chunked one
+ * that goes past limits.request_body_max), or -enum http1_error. */
 int request_body_next(struct request *r, struct str *run);
 void request_body_consume(struct request *r, size_t n);
 /* The fill pulls no more. */

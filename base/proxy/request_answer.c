@@ -47,7 +47,7 @@ void answer_view_of_flight(const struct flight *f, struct answer_view *v)
         .lifetime_s = s->lifetime_s,
         .status = s->status,
         .flags = s->flags,
-        .opaque = !a->shared && !a->store,
+        .opaque = a->opaque,
     };
 }
 
@@ -291,10 +291,18 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
-static const uint64_t conditional_fields = FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) |
-                                           FIELD_BIT(FIELD_IF_MATCH) | FIELD_BIT(FIELD_IF_NONE_MATCH) |
-                                           FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
-                                           FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE);
+static bool ranges_ascend(const struct ranges *ranges)
+{
+    for (unsigned i = 1; i < ranges->n; i++)
+        if (ranges->at[i].first <= ranges->at[i - 1].last)
+            return false;
+    return true;
+}
+
+static const uint64_t conditional_fields =
+    FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) | FIELD_BIT(FIELD_IF_MATCH) |
+    FIELD_BIT(FIELD_IF_NONE_MATCH) | FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
+    FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE);
 
 void request_render(struct request *r, const struct answer_view *v)
 {
@@ -321,6 +329,10 @@ void request_render(struct request *r, const struct answer_view *v)
         if (range.p != NULL && r->http.method == HTTP_GET && v->total != FLIGHT_LENGTH_UNKNOWN &&
             conditional_range_applies(fields, r->head, &validators, now_s))
             result = ranges_parse(range, v->total, &r->ranges);
+        /* A ring cannot go back. RFC 9110, 14.2: a server may ignore Range. */
+        if (result == RANGE_PARTIAL && r->object == NULL && !flight_keeps(r->reader.flight) &&
+            !ranges_ascend(&r->ranges))
+            result = RANGE_WHOLE;
         if (result == RANGE_UNSATISFIABLE) {
             request_render_unsatisfiable(r, v->total);
             return;

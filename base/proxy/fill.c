@@ -359,9 +359,11 @@ static enum flow_result step_send_body(struct flow *flow)
     if (f->body_gone)
         return fill_drop(f, false, 502, "the client went while its body was being passed on");
     if (f->timer.fired)
-        return fill_drop(f, false, 504, "the client's body did not come in time");
+        return fill_drop(f, false, 408, "the client's body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
     result = request_body_next(f->body_from, &run);
+    if (result == -EMSGSIZE)
+        return fill_drop(f, false, 413, "the body is too large");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
     if (result == REQUEST_BODY_END)

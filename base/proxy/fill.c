@@ -270,6 +270,8 @@ static enum flow_result step_send(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone && !f->op.in_flight)
+        return fill_drop(f, false, 502, "the client went before its body was passed on");
     if (f->out == NULL) {
         f->request_unix_s = io_now_unix_s(io_of(f));
         f->out_sent = 0;
@@ -364,9 +366,11 @@ static enum flow_result step_send_body(struct flow *flow)
     if (f->body_gone)
         return fill_drop(f, false, 502, "the client went while its body was being passed on");
     if (f->timer.fired)
-        return fill_drop(f, false, 408, "the body did not come in time");
+        return fill_drop(f, false, 408, "the client's body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
     result = request_body_next(f->body_from, &run);
+    if (result == -EMSGSIZE)
+        return fill_drop(f, false, 413, "the body is too large");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
     if (result == REQUEST_BODY_TOO_LONG)

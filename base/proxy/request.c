@@ -151,6 +151,14 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->cacheable)
         return go(r, STEP_LOOKUP);
+    if (r->http.content_length > r->site->site->conf->limits.request_body_bytes_max)
+        return refuse(r, 413, "the body is too large");
+    if (r->http.method == HTTP_OPTIONS && upward_ends_here(&r->http.fields, r->head)) {
+        if (!r->body_over)
+            r->close_after = true;
+        request_render_options(r);
+        return go(r, STEP_BODY);
+    }
     if (r->body_over || !r->http.expect_continue)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
@@ -183,7 +191,11 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     *fields = buf_of(malloc(r->head_n + 512), r->head_n + 512);
     if (fields->p == NULL)
         return false;
-    upward_fields(&r->http.fields, r->head, r->cacheable ? UPWARD_FILL : UPWARD_PASS, fields);
+    upward_fields(&r->http.fields, r->head,
+                  r->cacheable                       ? UPWARD_FILL
+                  : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
+                                                     : UPWARD_PASS,
+                  fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
         .site = r->site,
@@ -775,7 +787,7 @@ static enum flow_result step_end(struct flow *flow)
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
-        return r->body_to == NULL ? FLOW_NEXT : FLOW_WAIT;
+        return FLOW_WAIT; /* request_body_taken has woken us, or will */
     }
     list_remove(&r->yielding.node);
     io_timer_cancel(r->worker->io, &r->timer);

@@ -125,8 +125,8 @@ enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END, REQUEST_BODY_TOO_L
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
-/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, TOO_LONG (a chunked one
- * that goes past limits.request_body_max), or -enum http1_error. */
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error, or
+ * -EMSGSIZE. */
 int request_body_next(struct request *r, struct str *run);
 void request_body_consume(struct request *r, size_t n);
 /* The fill pulls no more. */
@@ -151,6 +151,8 @@ void request_render(struct request *r, const struct answer_view *v);
 void request_render_problem(struct request *r, unsigned status, const char *detail);
 void request_render_unsatisfiable(struct request *r, uint64_t total);
 void request_render_health(struct request *r);
+/* To OPTIONS that goes no further. */
+void request_render_options(struct request *r);
 /* The head of the part that begins at range_at, or the end of all parts, into r->out. */
 void request_render_part(struct request *r, const struct answer_view *v);
 

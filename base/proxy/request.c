@@ -122,6 +122,8 @@ static enum flow_result refuse(struct request *r, unsigned status, const char *d
         return go(r, STEP_END);
     }
     r->cache_status_detail = NULL;
+    if (!r->body_over) /* what is left of it must never be read as a request */
+        r->close_after = true;
     request_render_problem(r, status, detail);
     return go(r, STEP_BODY);
 }
@@ -764,6 +766,7 @@ static void request_done(struct flow *flow)
     struct worker *w = r->worker;
     struct conn *c = r->conn;
     bool close = r->aborted || r->close_after || !r->http.keep_alive;
+    bool unread = !r->body_over && !r->aborted;
 
     if (r->head != r->head_inline)
         free(r->head);
@@ -772,7 +775,7 @@ static void request_done(struct flow *flow)
     worker_site_unref(&r->site);
     r->magic = 0;
     pool_put(&w->requests, r);
-    conn_request_done(c, close);
+    conn_request_done(c, close, unread);
 }
 
 static const flow_step request_steps[] = {

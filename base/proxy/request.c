@@ -748,7 +748,7 @@ static enum flow_result step_end(struct flow *flow)
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
-        return r->body_to == NULL ? FLOW_NEXT : FLOW_WAIT;
+        return FLOW_WAIT; /* request_body_taken wakes, perhaps at once */
     }
     io_timer_cancel(r->worker->io, &r->timer);
     release_source(r);

@@ -87,7 +87,8 @@ struct fill {
     uint64_t body_left; /* with HTTP_BODY_LENGTH */
     uint64_t epoch;
     uint64_t request_unix_s;
-    bool body_sent; /* the request's body went up whole */
+    bool has_body;  /* one goes up; then nothing is asked twice */
+    bool body_sent; /* it went up whole */
     bool body_gone; /* its request ends before that */
 
     /* a file origin's (fill_file.c) */

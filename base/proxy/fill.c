@@ -521,8 +521,7 @@ static long copy_body(struct fill *f, struct str run)
 enum flow_result fill_no_room(struct fill *f)
 {
     io_timer_cancel(io_of(f), &f->timer); /* it is the readers who are slow; their own limits hold */
-    if (flight_deserted(f->flight))
-        return fill_drop(f, false, 502, "nobody reads any more");
+    f->no_room = true;
     return FLOW_WAIT;
 }
 
@@ -640,13 +639,16 @@ static enum flow_result step_body(struct flow *flow)
     uint64_t before = flight_written(f->flight);
     enum flow_result result;
 
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
+    f->no_room = false;
     if (f->timer.fired)
         return lost(f, 0, 504, "the body came to a halt");
     /* The head's receive may still be armed: it must have ended before the body is received beside it. */
     if (f->response.framing == HTTP_BODY_NONE)
         return fill_whole(f, true);
     result = f->response.framing == HTTP_BODY_CHUNKED ? body_chunked(f) : body_plain(f);
-    if (result == FLOW_WAIT && f->flow.step == STEP_BODY &&
+    if (result == FLOW_WAIT && f->flow.step == STEP_BODY && !f->no_room &&
         (flight_written(f->flight) != before || (!timer_is_set(&f->timer) && f->op.in_flight)))
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->upstream_between_bytes_ms);
     return result;

@@ -85,6 +85,7 @@ struct fill {
     struct timer timer;
 
     uint64_t body_left; /* with HTTP_BODY_LENGTH */
+    bool no_room;       /* waits for the readers of its ring */
     uint64_t epoch;
     uint64_t request_unix_s;
     bool has_body;  /* one goes up; then nothing is asked twice */

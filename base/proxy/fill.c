@@ -263,6 +263,8 @@ static enum flow_result step_send(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone && !f->op.in_flight)
+        return fill_drop(f, false, 502, "the client went before its body was passed on");
     if (f->out == NULL) {
         f->request_unix_s = io_now_unix_s(io_of(f));
         f->out_sent = 0;

@@ -770,7 +770,7 @@ static enum flow_result step_end(struct flow *flow)
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
-        return FLOW_WAIT; /* request_body_taken wakes, perhaps at once */
+        return FLOW_WAIT; /* request_body_taken has woken us, or will */
     }
     list_remove(&r->yielding.node);
     io_timer_cancel(r->worker->io, &r->timer);

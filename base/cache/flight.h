@@ -116,6 +116,9 @@ bool flight_keeps(const struct flight *f);
  * reader has not given them back. */
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max);
 
+/* Only from STREAMING on: any byte that has arrived stays. False: a ring, which is read forwards only. */
+bool flight_keeps(const struct flight *f);
+
 /* Says that bytes before `offset` are needed no more. */
 void flight_read_up_to(struct flight_reader *reader, uint64_t offset);
 
@@ -146,7 +149,8 @@ enum flight_past { FLIGHT_PAST_NONE, FLIGHT_PAST_FAILED, FLIGHT_PAST_SCATTERED }
 enum flight_past flight_past(struct flight_table *table, const struct cache_key *key, uint32_t slice,
                              uint64_t variant, uint64_t now_ns, struct flight_error *error);
 
-/* True for a ring that nobody reads and nothing will be kept of: there is nobody to go on for. */
+/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken when
+ * the last reader goes. */
 bool flight_deserted(struct flight *f);
 
 /* The head has come; the answer's strings are copied. With `store` the run is allocated from the memory tier,

@@ -79,6 +79,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         .authorization = order->authorization,
         .revalidate = order->revalidate,
         .body_from = order->body_from,
+        .has_body = order->body_from != NULL,
         .error = {.status = 502, .total_bytes = UINT64_MAX},
         .dir_fd = -1,
         .file_fd = -1,
@@ -101,11 +102,11 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
 void fill_forget_body(struct fill *f)
 {
     CHECK_MAGIC(f, FILL_MAGIC);
+    f->body_gone = true;
     if (f->op.in_flight && f->body_run_n > 0)
         io_cancel(io_of(f), &f->op); /* it sends from the client's buffers: they stay until it is complete */
     else
         request_body_taken(TAKE(&f->body_from));
-    f->body_gone = true;
     io_wake(io_of(f), &f->flow);
 }
 
@@ -122,7 +123,7 @@ enum flow_result fill_drop(struct fill *f, bool retry, unsigned status, const ch
 {
     f->error.status = (uint16_t)status;
     f->error.reason = reason;
-    f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && f->body_from == NULL &&
+    f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && !f->has_body &&
                           (http_method_is_safe(f->method) || f->out_sent == 0);
     io_timer_cancel(io_of(f), &f->timer);
     f->flow.step = STEP_DROP;
@@ -343,26 +344,38 @@ static enum flow_result body_end(struct fill *f, bool chunked)
 static enum flow_result step_send_body(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
+    size_t run_n = f->body_run_n;
     struct str run;
     bool chunked;
     int result;
 
     if (io_op_take(&f->op, &result)) {
-        if (result <= 0)
-            return answer_begun(f) ? await_head(f) : send_failed(f, result);
-        if ((size_t)result != f->out_n) /* all or nothing was asked for */
-            return send_failed(f, -EPIPE);
-        if (f->body_run_n > 0)
-            request_body_consume(f->body_from, f->body_run_n);
-        f->body_run_n = 0;
-        if (f->body_sent)
-            return await_head(f);
+        f->body_run_n = 0; /* the client's buffers are lent no longer */
+        /* It waits for this send alone: were it kept longer, it and a long answer would wait for each other. */
+        if (f->body_gone && f->body_from != NULL)
+            request_body_taken(TAKE(&f->body_from));
+        if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
+            return answer_begun(f) ? (f->flow.step = STEP_HEAD, FLOW_NEXT)
+                                   : send_failed(f, result < 0 ? result : -EPIPE);
+        if (run_n > 0 && f->body_from != NULL)
+            request_body_consume(f->body_from, run_n);
+        if (f->body_sent) {
+            f->flow.step = STEP_HEAD;
+            return FLOW_NEXT;
+        }
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     }
-    if (f->op.in_flight)
-        return f->timer.fired ? lost(f, 0, 504, "the upstream does not take the body") : FLOW_WAIT;
-    if (answer_begun(f))
-        return await_head(f);
+    if (f->op.in_flight) {
+        if (f->timer.fired)
+            return lost(f, 0, 504, "the upstream does not take the body");
+        if (answer_begun(f))
+            io_cancel(io_of(f), &f->op);
+        return FLOW_WAIT;
+    }
+    if (answer_begun(f)) {
+        f->flow.step = STEP_HEAD;
+        return FLOW_NEXT;
+    }
     if (f->body_gone)
         return fill_drop(f, false, 502, "the client went while its body was being passed on");
     if (f->timer.fired)
@@ -502,8 +515,11 @@ static enum flow_result step_head(struct flow *flow)
 
 enum flow_result fill_whole(struct fill *f, bool reusable)
 {
-    if (reusable)
-        give_back(f);
+    /* While the peer waits for the rest of a body it would take the next request for it. */
+    if (reusable && f->conn != NULL && (!f->has_body || f->body_sent) && !f->op.in_flight &&
+        f->response.keep_alive && io_recv_peek(io_of(f), &f->conn->recv).n == 0 &&
+        io_recv_end(&f->conn->recv) == 0)
+        upstream_give_back(&f->conn);
     stat_inc(&f->worker->stats.fills_completed);
     flight_complete(&f->flight);
     return fill_drop(f, false, 0, NULL);
@@ -649,6 +665,9 @@ static enum flow_result step_body(struct flow *flow)
     uint64_t before = flight_written(f->flight);
     enum flow_result result;
 
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
+    f->no_room = false;
     if (f->timer.fired)
         return lost(f, 0, 504, "the body came to a halt");
     /* The head's receive may still be armed: it must have ended before the body is received beside it. */
@@ -658,8 +677,8 @@ static enum flow_result step_body(struct flow *flow)
         return fill_drop(f, false, 502, "nobody reads any more");
     f->no_room = false;
     result = f->response.framing == HTTP_BODY_CHUNKED ? body_chunked(f) : body_plain(f);
-    if (result == FLOW_WAIT && !f->no_room &&
-        (flight_written(f->flight) != before || !timer_is_set(&f->timer)))
+    if (result == FLOW_WAIT && f->flow.step == STEP_BODY && !f->no_room &&
+        (flight_written(f->flight) != before || (!timer_is_set(&f->timer) && f->op.in_flight)))
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->upstream_between_bytes_ms);
     return result;
 }

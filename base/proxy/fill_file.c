@@ -263,6 +263,8 @@ enum flow_result fill_file_body_step(struct flow *flow)
     int result;
 
     io_timer_cancel(io, &f->timer); /* a disk has no time limit; its errors come by themselves */
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
     if (f->response.framing != HTTP_BODY_LENGTH || f->response.content_length == 0)
         return fill_whole(f, false);
     if (f->op.in_flight)

@@ -491,20 +491,22 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
 {
     struct flight *f = r->reader.flight;
     uint64_t offset = r->at - v->offset;
-    enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
-    r->seen_state = state;
+    /* Before the bytes: what came before the end is there, and what comes after this look wakes. */
+    r->seen_state = (uint8_t)flight_state(f);
     r->seen_written = flight_written(f);
+    if (offset < r->reader.read) /* a ring has overwritten it */
+        return BODY_BROKEN;
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
         add_run(r, run);
         return BODY_ADDED;
     }
-    if (state == FLIGHT_COMPLETE)
+    if (r->seen_state == FLIGHT_COMPLETE)
         return r->unknown_length ? BODY_END : BODY_BROKEN;
-    return state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+    return r->seen_state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
 }
 
 static bool is_crowded(const struct request *r)
@@ -644,7 +646,7 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:

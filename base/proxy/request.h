@@ -58,6 +58,8 @@ struct request {
     struct object *object; /* what is being served, or NULL */
     struct object *stale;  /* what may be served if the flight fails */
     struct flight_reader reader;
+    uint64_t seen_written; /* of the flight, with seen_state, when its bytes were last looked for */
+    uint8_t seen_state;
     uint32_t slice;
     uint64_t variant;
     uint64_t version; /* of the representation that the head promised; 0 before */

@@ -291,18 +291,20 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
-static bool ranges_ascend(const struct ranges *ranges)
+/* What is read forwards only cannot be sent in another order. */
+static bool can_be_sent(const struct request *r)
 {
-    for (unsigned i = 1; i < ranges->n; i++)
-        if (ranges->at[i].first <= ranges->at[i - 1].last)
-            return false;
-    return true;
+    bool forwards = true;
+
+    for (unsigned i = 1; i < r->ranges.n; i++)
+        forwards = forwards && r->ranges.at[i - 1].last < r->ranges.at[i].first;
+    return forwards || r->reader.flight == NULL || flight_keeps(r->reader.flight);
 }
 
-static const uint64_t conditional_fields =
-    FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) | FIELD_BIT(FIELD_IF_MATCH) |
-    FIELD_BIT(FIELD_IF_NONE_MATCH) | FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
-    FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE);
+static const uint64_t conditional_fields = FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) |
+                                           FIELD_BIT(FIELD_IF_MATCH) | FIELD_BIT(FIELD_IF_NONE_MATCH) |
+                                           FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
+                                           FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE);
 
 void request_render(struct request *r, const struct answer_view *v)
 {
@@ -337,6 +339,8 @@ void request_render(struct request *r, const struct answer_view *v)
             request_render_unsatisfiable(r, v->total);
             return;
         }
+        if (result == RANGE_PARTIAL && !can_be_sent(r))
+            result = RANGE_WHOLE; /* RFC 9110, 14.2: a server may ignore Range */
     }
     plan(r, v, result);
     if (result == RANGE_PARTIAL)

@@ -92,3 +92,9 @@ clean:
 	rm -rf build
 
 -include $(shell find build -name '*.d' 2>/dev/null)
+
+.PHONY: demo
+demo:
+	@packaging/install-deps.sh build demo
+	@$(MAKE) --no-print-directory all
+	@demo/demo.py

@@ -315,7 +315,7 @@ static int sign_target(const struct sign *s, const char *text)
     if (rc == -EINVAL)
         return explain_refusal(s, &grant, parts.path);
     if (rc < 0)
-        return ctl_error("%s: cannot be signed: %s", text, strerror(-rc));
+        return ctl_error("%s: cannot be signed: %s", text, rc == -ENOSPC ? "it is too long" : "no such key");
     struct str base = s->base != NULL ? str_z(s->base) : target.base;
     while (base.n > 0 && base.p[base.n - 1] == '/')
         base.n--;

@@ -179,7 +179,7 @@ static void tell_client(const struct verify *v, enum check check, struct buf *b)
     if (claim.n == 0)
         buf_add_lit(b, "any");
     else if (assumed)
-        buf_printf(b, "only " STR_FMT ", not checked without %s", STR_ARG(claim),
+        buf_printf(b, "only " STR_FMT "; %s asks for a client", STR_ARG(claim),
                    check == CHECK_ADDRESS ? "--client" : "--country");
     else
         buf_printf(b, "only " STR_FMT ", asked for %s", STR_ARG(claim), given);
@@ -219,6 +219,17 @@ static void tell(const struct verify *v, enum check check, enum signed_url_resul
     }
 }
 
+static const char *verdict(const struct verify *v, enum check check, enum check failed)
+{
+    if (check > failed)
+        return "not reached";
+    if (check == failed)
+        return "WRONG";
+    bool assumed =
+        (check == CHECK_ADDRESS && v->address_assumed) || (check == CHECK_COUNTRY && v->country_assumed);
+    return assumed ? "not checked" : "ok";
+}
+
 static void print_checks(const struct verify *v, enum signed_url_result result)
 {
     enum check failed = check_of(result);
@@ -227,10 +238,7 @@ static void print_checks(const struct verify *v, enum signed_url_result result)
         struct buf b = buf_of(detail, sizeof(detail));
         if (check <= failed)
             tell(v, check, result, &b);
-        printf("  %-12s %s%s" STR_FMT "\n", check_names[check],
-               check < failed    ? "ok"
-               : check == failed ? "WRONG"
-                                 : "not reached",
+        printf("  %-12s %s%s" STR_FMT "\n", check_names[check], verdict(v, check, failed),
                b.n > 0 ? ": " : "", STR_ARG(buf_str(&b)));
     }
 }

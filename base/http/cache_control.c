@@ -150,6 +150,15 @@ void cache_control_parse(const struct fields *f, const char *base, struct cache_
         parse_directive(out, member);
 }
 
+static void forget(struct cache_control *cc, const struct directive *d)
+{
+    cc->flags &= ~(d->flag | d->fields_flag);
+    if (d->kind == FLAG_OR_FIELDS)
+        *fields_of(cc, d) = STR_NONE;
+    else if (d->kind != FLAG)
+        *number_of(cc, d) = 0;
+}
+
 /* Of keys given twice the last holds (RFC 8941, 3.2), so an earlier one is forgotten first. */
 static void apply_member(struct cache_control *cc, const struct structured_member *m)
 {
@@ -157,7 +166,7 @@ static void apply_member(struct cache_control *cc, const struct structured_membe
 
     if (!d)
         return;
-    cc->flags &= ~(d->flag | d->fields_flag);
+    forget(cc, d);
     switch ((enum kind)d->kind) {
     case FLAG:
     case FLAG_OR_FIELDS:

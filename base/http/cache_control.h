@@ -28,7 +28,7 @@ enum cache_control_flag {
     CC_HAS_MAX_STALE = 1 << 17,
     CC_HAS_MIN_FRESH = 1 << 18,
     CC_FRESHNESS_INVALID =
-        1 << 19, /* a max-age or s-maxage that is no number: that one is 0, so stale (4.2.1) */
+        1 << 19, /* some max-age or s-maxage was no number and counts as 0, so stale (4.2.1) */
 };
 
 struct cache_control {

@@ -183,24 +183,24 @@ static enum signed_url_result check_claims(const struct signed_url_policy *polic
 
     if (claims->exp_s > now && policy->lifetime_max_s && claims->exp_s - now > policy->lifetime_max_s)
         return SIGNED_URL_LIFETIME;
-    if (signed_url_token_has(token, SIGNED_URL_PFX)) {
+    if (signed_url_token_has(token, TOKEN_PFX)) {
         enum signed_url_result r = check_prefix(claims->pfx, path, policy->pfx_depth_min);
 
         if (r != SIGNED_URL_OK)
             return r;
     }
-    if (signed_url_token_has(token, SIGNED_URL_RATE) &&
-        (str_to_u64(token->decoded[SIGNED_URL_RATE], &claims->rate_bytes_per_s) < 0 ||
+    if (signed_url_token_has(token, TOKEN_RATE) &&
+        (str_to_u64(token->decoded[TOKEN_RATE], &claims->rate_bytes_per_s) < 0 ||
          claims->rate_bytes_per_s == 0))
         return SIGNED_URL_MALFORMED;
-    if (signed_url_token_has(token, SIGNED_URL_IP) && ip_block_parse(claims->ip, &block) < 0)
+    if (signed_url_token_has(token, TOKEN_IP) && ip_block_parse(claims->ip, &block) < 0)
         return SIGNED_URL_MALFORMED;
-    if (signed_url_token_has(token, SIGNED_URL_GEO_) && (geo = geo_allows(claims->geo, client->country)) < 0)
+    if (signed_url_token_has(token, TOKEN_GEO) && (geo = geo_allows(claims->geo, client->country)) < 0)
         return SIGNED_URL_MALFORMED;
 
     if (now > claims->exp_s && now - claims->exp_s > policy->clock_skew_s)
         return SIGNED_URL_EXPIRED;
-    if (signed_url_token_has(token, SIGNED_URL_IP) && !ip_in_block(client->address, &block))
+    if (signed_url_token_has(token, TOKEN_IP) && !ip_in_block(client->address, &block))
         return SIGNED_URL_ADDRESS;
     return geo ? SIGNED_URL_OK : SIGNED_URL_GEO;
 }
@@ -217,7 +217,7 @@ static enum signed_url_result check_mac(const struct signed_url_keys *keys,
 
     if (signed_url_sig_decode(token->sig, given) < 0)
         return SIGNED_URL_BAD_SIG_FORM;
-    i = signed_url_keys_find(keys, token->decoded[SIGNED_URL_KID]);
+    i = signed_url_keys_find(keys, token->decoded[TOKEN_KID]);
     if (i < 0)
         return SIGNED_URL_UNKNOWN_KEY;
     key = &keys->at[i];
@@ -252,13 +252,13 @@ enum signed_url_result signed_url_verify(const struct signed_url_keys *keys,
     if (r != SIGNED_URL_OK)
         return r;
 
-    exp = token.decoded[SIGNED_URL_EXP];
+    exp = token.decoded[TOKEN_EXP];
     if (exp.n > EXP_DIGITS_MAX || str_to_u64(exp, &claims->exp_s) < 0)
         return SIGNED_URL_MALFORMED;
-    claims->kid = token.decoded[SIGNED_URL_KID];
-    claims->uid = token.decoded[SIGNED_URL_UID];
-    claims->pfx = token.decoded[SIGNED_URL_PFX];
-    claims->geo = token.decoded[SIGNED_URL_GEO_];
-    claims->ip = token.decoded[SIGNED_URL_IP];
+    claims->kid = token.decoded[TOKEN_KID];
+    claims->uid = token.decoded[TOKEN_UID];
+    claims->pfx = token.decoded[TOKEN_PFX];
+    claims->geo = token.decoded[TOKEN_GEO];
+    claims->ip = token.decoded[TOKEN_IP];
     return check_claims(policy, &token, parts->path, now_s, client, claims);
 }

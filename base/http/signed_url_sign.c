@@ -30,18 +30,18 @@ static void token_of_grant(const struct signed_url_keys *keys, int key, const st
                            struct numbers *numbers, struct signed_url_token *token)
 {
     token->present = 0;
-    put(token, SIGNED_URL_EXP, number(numbers->exp, grant->exp_s));
-    put(token, SIGNED_URL_KID, str_of(keys->at[key].kid, keys->at[key].kid_n));
+    put(token, TOKEN_EXP, number(numbers->exp, grant->exp_s));
+    put(token, TOKEN_KID, str_of(keys->at[key].kid, keys->at[key].kid_n));
     if (grant->geo.n > 0)
-        put(token, SIGNED_URL_GEO_, grant->geo);
+        put(token, TOKEN_GEO, grant->geo);
     if (grant->ip.n > 0)
-        put(token, SIGNED_URL_IP, grant->ip);
+        put(token, TOKEN_IP, grant->ip);
     if (grant->rate_bytes_per_s > 0)
-        put(token, SIGNED_URL_RATE, number(numbers->rate, grant->rate_bytes_per_s));
+        put(token, TOKEN_RATE, number(numbers->rate, grant->rate_bytes_per_s));
     if (grant->uid.n > 0)
-        put(token, SIGNED_URL_UID, grant->uid);
+        put(token, TOKEN_UID, grant->uid);
     if (grant->pfx.n > 0)
-        put(token, SIGNED_URL_PFX, grant->pfx);
+        put(token, TOKEN_PFX, grant->pfx);
 }
 
 /* Puts a value into a URL. A "/" would end a token segment; nothing else of the alphabet needs an escape. */
@@ -60,8 +60,8 @@ static void add_params(struct buf *out, const struct signed_url_token *token, co
 {
     char between = in_segment ? ';' : '&';
 
-    for (unsigned i = 0; i <= SIGNED_URL_PFX; i++) {
-        if (!signed_url_token_has(token, (enum signed_url_param)i) || (in_segment && i == SIGNED_URL_PFX))
+    for (unsigned i = 0; i <= TOKEN_PFX; i++) {
+        if (!signed_url_token_has(token, (enum signed_url_param)i) || (in_segment && i == TOKEN_PFX))
             continue;
         buf_add_str(out, signed_url_param_name((enum signed_url_param)i));
         buf_add_char(out, '=');
@@ -70,6 +70,16 @@ static void add_params(struct buf *out, const struct signed_url_token *token, co
     }
     buf_add_lit(out, "sig=");
     buf_add(out, sig, SIGNED_URL_SIG_BYTES);
+}
+
+/* A reader decodes values, so an escape here would say one thing to us and another to it. */
+static bool values_are_plain(const struct signed_url_token *token)
+{
+    for (unsigned i = 0; i <= TOKEN_PFX; i++)
+        if (signed_url_token_has(token, (enum signed_url_param)i) && token->value[i].n > 0 &&
+            memchr(token->value[i].p, '%', token->value[i].n))
+            return false;
+    return true;
 }
 
 static unsigned segments_of(struct str pfx)
@@ -103,8 +113,8 @@ static int check(const struct signed_url_keys *keys, const struct signed_url_gra
     return r == SIGNED_URL_OK || r == SIGNED_URL_GEO ? 0 : -EINVAL;
 }
 
-static int sign(const struct signed_url_keys *keys, const struct signed_url_grant *grant, struct str path,
-                struct str query, bool in_segment, struct buf *out)
+static int write_signed(const struct signed_url_keys *keys, const struct signed_url_grant *grant,
+                        struct str path, struct str query, bool in_segment, struct buf *out)
 {
     struct signed_url_scratch scratch;
     struct signed_url_token token;
@@ -121,14 +131,14 @@ static int sign(const struct signed_url_keys *keys, const struct signed_url_gran
         str_starts(path, STR("/~")))
         return -EINVAL;
     token_of_grant(keys, key, grant, &numbers, &token);
-    if (signed_url_token_message(&token, path, &scratch) != SIGNED_URL_OK)
+    if (!values_are_plain(&token) || signed_url_token_message(&token, path, &scratch) != SIGNED_URL_OK)
         return -EINVAL;
     hmac_sha256(&keys->at[key].hmac, (uint8_t *)scratch.bytes, token.message_n, mac);
     signed_url_sig_encode(mac, sig);
 
     if (in_segment) {
         buf_add_lit(out, "/~");
-        if (signed_url_token_has(&token, SIGNED_URL_PFX)) {
+        if (signed_url_token_has(&token, TOKEN_PFX)) {
             buf_add_lit(out, "depth=");
             buf_add_u64(out, segments_of(grant->pfx));
             buf_add_char(out, ';');
@@ -147,6 +157,18 @@ static int sign(const struct signed_url_keys *keys, const struct signed_url_gran
     if (out->overflow)
         return -ENOSPC;
     return check(keys, grant, key, str_of(out->p + start, out->n - start), &scratch);
+}
+
+/* Leaves *out as it was where it fails. */
+static int sign(const struct signed_url_keys *keys, const struct signed_url_grant *grant, struct str path,
+                struct str query, bool in_segment, struct buf *out)
+{
+    size_t start = out->n;
+    int r = write_signed(keys, grant, path, query, in_segment, out);
+
+    if (r < 0)
+        out->n = start;
+    return r;
 }
 
 int signed_url_sign_query(const struct signed_url_keys *keys, const struct signed_url_grant *grant,

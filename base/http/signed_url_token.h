@@ -6,23 +6,23 @@
 
 /* In the order in which they are signed, so that a loop over them is sorted by name. */
 enum signed_url_param {
-    SIGNED_URL_EXP,
-    SIGNED_URL_GEO_,
-    SIGNED_URL_IP,
-    SIGNED_URL_KID,
-    SIGNED_URL_RATE,
-    SIGNED_URL_UID,
-    SIGNED_URL_SORTED_COUNT,
-    SIGNED_URL_PFX = SIGNED_URL_SORTED_COUNT, /* its line is the second instead */
-    SIGNED_URL_SIG,
-    SIGNED_URL_DEPTH, /* path form only */
-    SIGNED_URL_PARAM_COUNT,
+    TOKEN_EXP,
+    TOKEN_GEO,
+    TOKEN_IP,
+    TOKEN_KID,
+    TOKEN_RATE,
+    TOKEN_UID,
+    TOKEN_SORTED_COUNT,
+    TOKEN_PFX = TOKEN_SORTED_COUNT, /* its line is the second instead */
+    TOKEN_SIG,
+    TOKEN_DEPTH, /* path form only */
+    TOKEN_PARAM_COUNT,
 };
 
 struct signed_url_token {
-    uint32_t present;                                /* 1 << enum signed_url_param */
-    struct str value[SIGNED_URL_PARAM_COUNT];        /* as sent, where present */
-    struct str decoded[SIGNED_URL_SORTED_COUNT + 1]; /* in scratch; STR_NONE where not present */
+    uint32_t present;                           /* 1 << enum signed_url_param */
+    struct str value[TOKEN_PARAM_COUNT];        /* as sent, where present */
+    struct str decoded[TOKEN_SORTED_COUNT + 1]; /* in scratch; STR_NONE where not present */
     struct str sig;
     size_t message_n;
 };

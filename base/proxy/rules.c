@@ -59,6 +59,17 @@ static enum segment_kind kind_of(struct str segment)
     return segment.n > 0 && memchr(segment.p, '*', segment.n) != NULL ? SEGMENT_GLOB : SEGMENT_LITERAL;
 }
 
+/* The text that a path must end in to match the last segment. */
+static struct str suffix_of(const struct pattern_segment *last)
+{
+    if (last->kind == SEGMENT_LITERAL)
+        return last->text;
+    if (last->kind != SEGMENT_GLOB)
+        return STR("");
+    const char *star = memrchr(last->text.p, '*', last->text.n);
+    return str_skip(last->text, (size_t)(star + 1 - last->text.p));
+}
+
 int pattern_compile(struct str text, struct arena *a, struct pattern *out, const char **why)
 {
     struct str canonical;
@@ -83,6 +94,7 @@ int pattern_compile(struct str text, struct arena *a, struct pattern *out, const
     }
     *out = (struct pattern){.text = arena_str(a, text),
                             .prefix = str_of(canonical.p, prefix_n),
+                            .suffix = n > 0 ? suffix_of(&segments[n - 1]) : STR(""),
                             .segments = segments,
                             .segments_n = n};
     return 0;
@@ -163,6 +175,9 @@ bool pattern_matches(const struct pattern *pattern, struct str path)
     struct str rest = str_skip(path, pattern->prefix.n);
     if (pattern->segments_n == 0)
         return rest.n == 0;
+    struct str suffix = pattern->suffix;
+    if (rest.n < suffix.n || !str_starts(str_skip(rest, rest.n - suffix.n), suffix))
+        return false;
     return (rest.n == 0 || rest.p[0] == '/') && segments_match(pattern, rest);
 }
 
@@ -281,7 +296,7 @@ static size_t part_bytes(const struct track_part *part, bool ext_follows, struct
             digits++;
         return digits;
     }
-    if (part->after.n == 0)
+    if (part->after.n == 0 || part->after.p[0] == '/')
         return max;
     if (ext_follows && memchr(part->after.p, '/', part->after.n) == NULL) {
         const char *dot = memrchr(rest.p, '.', max);

@@ -25,7 +25,8 @@ struct pattern_segment;
 struct pattern {
     struct str text;   /* as configured */
     struct str prefix; /* the literal segments at its front, "/tracks"; what most paths are told apart by */
-    const struct pattern_segment *segments; /* what follows them */
+    struct str suffix; /* literal text at its end, ".m3u8"; so most of the others need no walk either */
+    const struct pattern_segment *segments; /* what follows the prefix */
     unsigned segments_n;
 };
 

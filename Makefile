@@ -51,7 +51,8 @@ PROGRAMS    = $(O)/segue-edge $(O)/segue-shield $(O)/seguectl
 .DEFAULT_GOAL := all
 .SECONDARY:
 .DELETE_ON_ERROR:
-.PHONY: all programs tests fuzzers demo check soak tidy tidy-files tidy-format tidy-rules tidy-clang tidy-cppcheck clean FORCE
+.PHONY: all programs tests fuzzers demo bench bench-programs check soak clean FORCE
+.PHONY: tidy tidy-all tidy-format tidy-rules tidy-clang tidy-cppcheck format
 
 all: programs
 ifeq ($(VARIANT),release)
@@ -99,16 +100,30 @@ $(O)/tests/sim/test_%: $(O)/tests/sim/test_%.o $(call objects,$(SIM_SRC)) $(LIBB
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(LIBBASE)
 	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(LIBBASE) $(LDLIBS)
 
-# Benchmarks that need no peers. bench/trace/ is one program of several files.
-$(O)/bench/trace/trace: $(call objects,$(sort $(wildcard bench/trace/*.c))) $(LIBBASE)
+# The load programs and measurements of the bench; what is measured is always the release variant.
+BENCH_SRC  = $(sort $(filter-out bench/client.c,$(wildcard bench/*.c)))
+TRACE_SRC  = $(sort $(wildcard bench/trace/*.c))
+BENCH_BIN  = $(patsubst bench/%.c,build/bench/%,$(BENCH_SRC)) $(if $(TRACE_SRC),build/bench/trace)
+
+bench-programs: $(BENCH_BIN)
+
+build/bench/%: $(O)/bench/%.o $(O)/bench/client.o $(LIBBASE)
+	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
 
-$(O)/bench/%: $(O)/bench/%.o $(LIBBASE)
-	$(Q)$(CC) $(CFLAGS) -o $@ $< $(LIBBASE) $(LDLIBS)
+build/bench/trace: $(call objects,$(TRACE_SRC)) $(LIBBASE)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
+
+# BENCH passes options on: make bench BENCH="--quick --only segue,nginx"
+bench:
+	@packaging/install-deps.sh build bench
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=release all bench-programs
+	@/usr/bin/python3 bench/run.py $(BENCH)
 
 demo:
 	@packaging/install-deps.sh build demo
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=release all
 	@demo/demo.py
 
 # ---- Checks. tests/run.py says how each kind of test is run; SIM_SEEDS and FUZZ_SECONDS bound what has no end.
@@ -129,13 +144,16 @@ TIDY_HDR = $(sort $(wildcard base/*/*.h edge/*.h origin-shield/*.h ctl/*.h bench
 
 tidy:
 	@packaging/install-deps.sh build check
-	@$(MAKE) --no-print-directory -j$(JOBS) -k tidy-files
+	@$(MAKE) --no-print-directory -j$(JOBS) -k tidy-all
 	@echo 'tidy: $(words $(TIDY_SRC)) sources and $(words $(TIDY_HDR)) headers are clean'
 
-tidy-files: tidy-format tidy-rules tidy-clang tidy-cppcheck
+tidy-all: tidy-format tidy-rules tidy-clang tidy-cppcheck
 
 tidy-format:
 	$(Q)clang-format --dry-run -Werror $(TIDY_SRC) $(TIDY_HDR)
+
+format:
+	clang-format -i $(TIDY_SRC) $(TIDY_HDR)
 
 tidy-rules:
 	$(Q)tests/rules.py --self-test

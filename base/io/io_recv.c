@@ -13,6 +13,9 @@
 /* A paused receive is resumed at half the queue, so that it is not paused again by the next buffer. */
 #define RESUME_AT (IO_RECV_QUEUE_MAX / 2)
 
+/* An idle connection has one of these, and no buffer. */
+_Static_assert(sizeof(struct io_recv) == 64, "a receive is one cache line");
+
 /* --- buffers --- */
 
 static char *buffer_bytes(const struct io_buffers *b, uint16_t id)

@@ -118,9 +118,10 @@ static int submit_and_wait(struct io *io, uint64_t wait_max_ns)
 {
     struct io_uring_cqe *cqe;
     struct __kernel_timespec wait;
+    bool hungry = io_recv_feed(io);
     uint64_t wait_ns = 0;
 
-    if (io->ready.n == 0 && !io_recv_feed(io)) {
+    if (io->ready.n == 0 && !hungry) {
         wait_ns = timer_wheel_wait_ns(io->timers, io->now_ns);
         wait_ns = wait_ns < wait_max_ns ? wait_ns : wait_max_ns;
     }

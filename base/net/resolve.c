@@ -160,7 +160,7 @@ static const struct flow_type resolver_type = {
 
 static void complete(struct resolver *r, struct resolve *q, int result, const struct address *addresses)
 {
-    for (int i = 0; i < result; i++) {
+    for (int i = 0; addresses != NULL && i < result; i++) {
         q->addresses[i] = addresses[i];
         address_set_port(&q->addresses[i], q->port);
     }

@@ -74,11 +74,24 @@ void metrics_destroy(struct metrics **m)
     free(gone);
 }
 
+static bool table_has(const struct metric_desc *table, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(table[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 void metrics_add_table(struct metrics *m, const struct metric_desc *table, size_t table_n,
                        const void *const *workers, unsigned workers_n)
 {
     CHECK_MAGIC(m, METRICS_MAGIC);
     CHECK(m->sets_n < METRICS_SETS_MAX);
+    for (size_t i = 0; i < table_n; i++) { /* a family told twice makes the whole page invalid */
+        CHECK(i == 0 || strcmp(table[i].name, table[i - 1].name) == 0 || !table_has(table, i, table[i].name));
+        for (unsigned k = 0; k < m->sets_n; k++)
+            CHECK(!table_has(m->sets[k].table, m->sets[k].table_n, table[i].name));
+    }
     m->sets[m->sets_n++] =
         (struct metrics_set){.table = table, .table_n = table_n, .workers = workers, .workers_n = workers_n};
 }

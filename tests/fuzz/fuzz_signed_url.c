@@ -26,7 +26,7 @@ static enum signed_url_result verify(struct str target, const struct signed_url_
 
 static void check_grant(struct str in, bool in_path, size_t change)
 {
-    struct address_block block = {.bits = 128};
+    struct ip_block block = {.bits = 128};
     struct signed_url_client client = {.address = &block.address, .country = STR("SE")};
     struct signed_url_grant grant = {.kid = STR("k1"), .exp_s = NOW + 60};
     struct signed_url_claims claims;
@@ -45,7 +45,7 @@ static void check_grant(struct str in, bool in_path, size_t change)
         return;
     }
     if (grant.ip.n > 0)
-        CHECK(address_block_parse(grant.ip, &block) == 0);
+        CHECK(ip_block_parse(grant.ip, &block) == 0);
     r = verify(buf_str(&b), &client, &claims);
     CHECK(r == SIGNED_URL_OK || (r == SIGNED_URL_GEO && grant.geo.n > 0));
     CHECK(claims.exp_s == grant.exp_s && claims.rate_bytes_per_s == grant.rate_bytes_per_s);
@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct str in = str_of((const char *)data, size);
     unsigned choice = fuzz_byte(&in), change = fuzz_byte(&in);
     char *copy = exact_copy(in.p, in.n);
-    struct address address = {{0}};
+    struct ip address = {{0}};
     struct signed_url_client client = {.address = &address, .country = STR("SE")};
     struct signed_url_claims claims;
 

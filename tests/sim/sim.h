@@ -56,6 +56,14 @@ struct sim_faults {
     unsigned short_read_ppm;
 };
 
+/* How often it has happened: a test that is to go through a fault shows here that it did. */
+struct sim_counts {
+    uint64_t short_sends, short_recvs, recv_ends, recv_pauses, recv_starved;
+    uint64_t resets; /* of reset_ppm */
+    uint64_t stalls, refused, lost, accept_errors, socket_errors, spurious_wakes, late_cancels;
+    uint64_t file_faults;
+};
+
 struct sim_options {
     uint64_t seed;
     uint64_t unix_s; /* Unix time at which the world begins; 0: 1790000000 */
@@ -85,6 +93,7 @@ size_t sim_ops_in_flight(const struct sim_world *w);
 /* May be changed while the world runs: holds for what begins afterwards. */
 struct sim_net *sim_net(struct sim_world *w);
 struct sim_faults *sim_faults(struct sim_world *w);
+const struct sim_counts *sim_counts(const struct sim_world *w);
 
 uint64_t sim_seed(const struct sim_world *w);
 uint64_t sim_now_ns(const struct sim_world *w);
@@ -100,6 +109,10 @@ void sim_note(struct sim_world *w, const char *what, uint64_t a, uint64_t b);
 /* Reports seed, time and message to standard error and aborts. */
 _Noreturn void sim_fail(const struct sim_world *w, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Which seeds a test is to run: from first to last. SIM_SEED=N in the environment: only that one;
+ * SIM_SEEDS=N: the first N instead of the default. */
+struct sim_range sim_seeds(uint64_t default_n);
 
 /* --- chance --- */
 

@@ -29,6 +29,15 @@ static inline bool sim_event_is_set(const struct sim_event *e)
     return e->place != 0;
 }
 
+/* Chance, counted. */
+static inline bool sim_fault(struct sim_world *w, unsigned ppm, uint64_t *count)
+{
+    bool happens = sim_chance(w, ppm);
+
+    *count += happens;
+    return happens;
+}
+
 void sim_trace(struct sim_world *w, const char *what, uint64_t a, uint64_t b);
 void sim_trace_bytes(struct sim_world *w, const void *bytes, size_t n);
 
@@ -64,6 +73,7 @@ struct sim_fd {
 
 struct sim_world {
     struct sim_options options;
+    struct sim_counts counts;
     uint64_t random[4];
     uint64_t now, mono_base;
     uint64_t hash;

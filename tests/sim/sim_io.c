@@ -213,7 +213,8 @@ void io_cancel(struct io *io, struct io_op *op)
 
 bool sim_op_ends_cancelled(struct sim_op *s, bool possible)
 {
-    if (!s->cancelled || (possible && sim_chance(s->io->w, s->io->w->options.faults.cancel_late_ppm)))
+    if (!s->cancelled || (possible && sim_fault(s->io->w, s->io->w->options.faults.cancel_late_ppm,
+                                                &s->io->w->counts.late_cancels)))
         return false;
     sim_op_post(s, s->sent > 0 ? (int)s->sent : -ECANCELED, -1, false);
     return true;
@@ -263,7 +264,8 @@ static void wake_somebody(struct io *io)
 {
     struct sim_world *w = io->w;
 
-    if (w->ops_in_flight == 0 || !sim_chance(w, w->options.faults.spurious_wake_ppm))
+    if (w->ops_in_flight == 0 ||
+        !sim_fault(w, w->options.faults.spurious_wake_ppm, &w->counts.spurious_wakes))
         return;
     size_t i = sim_below(w, w->ops_n);
     if (w->ops[i] != NULL && w->ops[i]->io == io && w->ops[i]->op->flow != NULL) {
@@ -368,12 +370,7 @@ int io_run_once(struct io *io, uint64_t wait_max_ns)
 
     CHECK_MAGIC(io, SIM_IO_MAGIC);
     flow_run_ready(&io->ready);
-    sim_accept_resume(io);
-    sim_recv_feed(io);
     io->now_ns = clock_mono_ns();
-    io->wake_at = SIM_NEVER;
-    if (io->ready.n == 0 && wait_max_ns > 0 && wait_max_ns < SIM_NEVER - w->now)
-        io->wake_at = w->now + wait_max_ns;
     timer_wheel_advance(io->timers, io->now_ns, &io->ready);
     /* Now and then not all of them, so that flows run between. */
     for (size_t left = sim_random(w) % 4 == 0 ? io->done_n / 2 + 1 : io->done_n; left > 0 && io->done_n > 0;
@@ -386,6 +383,12 @@ int io_run_once(struct io *io, uint64_t wait_max_ns)
             flow_wake(&io->ready, &m->flow);
     }
     wake_somebody(io);
+    flow_run_ready(&io->ready);
+    sim_accept_resume(io);
+    sim_recv_feed(io);
+    io->wake_at = SIM_NEVER;
+    if (io->ready.n == 0 && wait_max_ns > 0 && wait_max_ns < SIM_NEVER - w->now)
+        io->wake_at = w->now + wait_max_ns;
     return 0;
 }
 

@@ -124,7 +124,7 @@ static void start_arrival(struct sim_conn *to, size_t sent_now)
         return;
     }
     delay = sim_between(w, p->flowing ? net->gap_ns : net->latency_ns);
-    if (sim_chance(w, w->options.faults.stall_ppm))
+    if (sim_fault(w, w->options.faults.stall_ppm, &w->counts.stalls))
         delay += sim_between(w, w->options.faults.stall_ns);
     p->flowing = true;
     sim_event_set(w, &p->arrival, delay + sim_rate_ns(sent_now, to->other->pace));
@@ -171,6 +171,7 @@ static void on_arrival(void *context)
     p->arrived_total += n;
     sim_trace(w, "arrived", to->id, n);
     if (p->arrived_total == p->reset_at) {
+        w->counts.resets++;
         kill_both(to);
         return;
     }
@@ -351,12 +352,13 @@ int sim_net_connect(struct sim_conn *c, const struct sockaddr_storage *to)
     struct sim_listener *l;
     struct sim_conn *server;
 
-    if (how == SIM_ROUTE_LOST || sim_chance(w, w->options.faults.connect_lost_ppm))
+    if (how == SIM_ROUTE_LOST || sim_fault(w, w->options.faults.connect_lost_ppm, &w->counts.lost))
         return -EINPROGRESS;
     if (how == SIM_ROUTE_UNREACHABLE)
         return -EHOSTUNREACH;
     l = choose_listener(w, to);
-    if (l == NULL || how == SIM_ROUTE_REFUSED || sim_chance(w, w->options.faults.connect_refused_ppm))
+    if (l == NULL || how == SIM_ROUTE_REFUSED ||
+        sim_fault(w, w->options.faults.connect_refused_ppm, &w->counts.refused))
         return -ECONNREFUSED;
     server = sim_conn_new(w, c->family);
     server->other = c;
@@ -439,7 +441,7 @@ int io_socket(struct io *io, int family)
 
     if (family != AF_INET && family != AF_INET6)
         return -EAFNOSUPPORT;
-    if (sim_chance(io->w, io->w->options.faults.socket_emfile_ppm))
+    if (sim_fault(io->w, io->w->options.faults.socket_emfile_ppm, &io->w->counts.socket_errors))
         return -EMFILE;
     c = sim_conn_new(io->w, family);
     c->fd = sim_fd_new(io->w, SIM_FD_CONN, c, -1);

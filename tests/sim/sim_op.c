@@ -42,7 +42,8 @@ void sim_try_connect(void *context)
     struct sockaddr_storage to = s->conn->remote;
     int error;
 
-    if (s->cancelled && (s->lost || !sim_chance(s->io->w, s->io->w->options.faults.cancel_late_ppm))) {
+    if (s->cancelled && (s->lost || !sim_fault(s->io->w, s->io->w->options.faults.cancel_late_ppm,
+                                               &s->io->w->counts.late_cancels))) {
         connect_ends(s, -ECANCELED);
         return;
     }
@@ -169,7 +170,7 @@ void sim_try_send(void *context)
     }
     n = sim_conn_room(c);
     n = n < s->n - s->sent ? n : s->n - s->sent;
-    if (n > 1 && sim_chance(w, w->options.faults.short_send_ppm)) {
+    if (n > 1 && sim_fault(w, w->options.faults.short_send_ppm, &w->counts.short_sends)) {
         n = 1 + sim_below(w, n - 1);
         s->last_part = true;
     }
@@ -259,9 +260,9 @@ static int do_open(struct sim_op *s)
     struct sim_world *w = s->io->w;
     long fd;
 
-    if (sim_chance(w, w->options.faults.socket_emfile_ppm))
+    if (sim_fault(w, w->options.faults.socket_emfile_ppm, &w->counts.socket_errors))
         return -EMFILE;
-    if (sim_chance(w, w->options.faults.open_error_ppm))
+    if (sim_fault(w, w->options.faults.open_error_ppm, &w->counts.file_faults))
         return -EIO;
     fd = syscall(SYS_openat2, real_fd(w, s->fd, "opened in"), s->path, s->how, sizeof *s->how);
     if (fd < 0)
@@ -275,9 +276,9 @@ static int do_read(struct sim_op *s)
     size_t n = s->n;
     ssize_t got;
 
-    if (sim_chance(w, w->options.faults.read_error_ppm))
+    if (sim_fault(w, w->options.faults.read_error_ppm, &w->counts.file_faults))
         return -EIO;
-    if (n > 1 && sim_chance(w, w->options.faults.short_read_ppm))
+    if (n > 1 && sim_fault(w, w->options.faults.short_read_ppm, &w->counts.file_faults))
         n = 1 + sim_below(w, n - 1);
     got = pread(real_fd(w, s->fd, "read"), s->to, n, (off_t)s->offset);
     if (got > 0)

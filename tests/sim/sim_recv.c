@@ -128,7 +128,7 @@ static void receive_run(struct sim_op *s, size_t n)
     int buffer;
     bool more;
 
-    if (n > 1 && sim_chance(w, w->options.faults.short_recv_ppm))
+    if (n > 1 && sim_fault(w, w->options.faults.short_recv_ppm, &w->counts.short_recvs))
         n = 1 + sim_below(w, n - 1);
     if (s->kind == SIM_OP_RECV_INTO) {
         memcpy(s->to, bytes, n);
@@ -143,7 +143,7 @@ static void receive_run(struct sim_op *s, size_t n)
     }
     sim_conn_took(c, n);
     /* The kernel ends a multishot receive when it likes. */
-    more = s->recv->multishot && !sim_chance(w, w->options.faults.recv_ends_ppm);
+    more = s->recv->multishot && !sim_fault(w, w->options.faults.recv_ends_ppm, &w->counts.recv_ends);
     if (!more)
         c->op_recv = NULL;
     sim_op_post(s, (int)n, buffer, more);
@@ -249,6 +249,7 @@ static void ended(struct io *io, struct io_recv *r, int result)
         return;
     if (result == -ENOBUFS && (!cancelled || wanted)) {
         r->starved = true;
+        io->w->counts.recv_starved++;
         list_push_back(&io->starved, &r->starving);
     } else if (result < 0 && result != -ENOBUFS && !(result == -ECANCELED && cancelled)) {
         r->end = (int16_t)result;
@@ -275,8 +276,10 @@ void sim_recv_taken(struct sim_op *s, int result, int buffer, bool more)
         r->end = -ENODATA;
     if (!more)
         ended(io, r, result);
-    else if (r->queued_n >= IO_RECV_QUEUE_MAX)
+    else if (r->queued_n >= IO_RECV_QUEUE_MAX && !r->cancelling) {
+        io->w->counts.recv_pauses++;
         cancel(io, r);
+    }
     if (result > 0 || r->end != 0 || (drop && !more))
         flow_wake(&io->ready, r->op.flow);
 }
@@ -373,7 +376,7 @@ void sim_try_accept(void *context)
             accept_ends(s, -ECANCELED);
         return;
     }
-    if (sim_chance(w, w->options.faults.accept_emfile_ppm)) {
+    if (sim_fault(w, w->options.faults.accept_emfile_ppm, &w->counts.accept_errors)) {
         accept_ends(s, -EMFILE);
         return;
     }

@@ -266,19 +266,21 @@ struct sim_options sim_options_rough(uint64_t seed)
     struct sim_options o = sim_options_calm(seed);
     struct sim_world chooser = {0};
     static const uint64_t segments_max[] = {1, 3, 100, 1460, 1460, 65536};
-    static const uint64_t buffers_max[] = {1, 64, 4096, 65536, 262144, 1048576};
+    static const uint64_t buffers_max[] = {0, 64, 4096, 65536, 262144, 1048576};
     uint64_t segment_max;
+    bool tiny;
 
     for (unsigned i = 0; i < 4; i++)
         chooser.random[i] = splitmix(&seed);
     segment_max = segments_max[sim_below(&chooser, ARRAY_LEN(segments_max))];
     o.net.segment_bytes = (struct sim_range){1, segment_max};
-    /* A byte at a time through a buffer of a byte would only take long. */
-    o.net.send_buffer_bytes =
-        (struct sim_range){segment_max < 1460 ? 4096 : 1, 65536 + buffers_max[sim_below(&chooser, 6)]};
-    o.net.receive_buffer_bytes =
-        (struct sim_range){segment_max < 1460 ? 4096 : 1, 65536 + buffers_max[sim_below(&chooser, 6)]};
-    o.net.latency_ns.max = (1 + sim_below(&chooser, 100)) * NS_PER_MS;
+    /* Buffers of a byte and long ways, or segments of a byte, would only take long. */
+    tiny = segment_max >= 1460 && sim_below(&chooser, 3) == 0;
+    o.net.send_buffer_bytes = o.net.receive_buffer_bytes = (struct sim_range){tiny ? 1 : 4096, 4096};
+    o.net.send_buffer_bytes.max += buffers_max[sim_below(&chooser, ARRAY_LEN(buffers_max))];
+    o.net.receive_buffer_bytes.max += buffers_max[sim_below(&chooser, ARRAY_LEN(buffers_max))];
+    o.net.latency_ns.max =
+        (1 + sim_below(&chooser, 100)) * (tiny ? NS_PER_US : NS_PER_MS) + o.net.latency_ns.min;
     if (segment_max < 100)
         o.net.gap_ns.max = 2 * NS_PER_US;
     o.net.turn_ns.max = (1 + sim_below(&chooser, 200)) * NS_PER_US;
@@ -292,6 +294,15 @@ struct sim_options sim_options_rough(uint64_t seed)
         .cancel_late_ppm = (unsigned)sim_below(&chooser, 500000),
     };
     return o;
+}
+
+struct sim_range sim_seeds(uint64_t default_n)
+{
+    const char *one = getenv("SIM_SEED"), *n = getenv("SIM_SEEDS");
+
+    if (one != NULL)
+        return (struct sim_range){strtoull(one, NULL, 10), strtoull(one, NULL, 10)};
+    return (struct sim_range){1, n != NULL ? strtoull(n, NULL, 10) : default_n};
 }
 
 struct sim_world *sim_create(const struct sim_options *options)
@@ -366,6 +377,11 @@ struct sim_net *sim_net(struct sim_world *w)
 struct sim_faults *sim_faults(struct sim_world *w)
 {
     return &w->options.faults;
+}
+
+const struct sim_counts *sim_counts(const struct sim_world *w)
+{
+    return &w->counts;
 }
 
 uint64_t sim_seed(const struct sim_world *w)

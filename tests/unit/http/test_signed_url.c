@@ -23,12 +23,12 @@ static struct answer answer_of(const struct signed_url_keys *keys, struct str ta
     static struct signed_url_scratch scratch;
     char canonical[HTTP_TARGET_BYTES_MAX];
     struct signed_url_parts parts = signed_url_split(target);
-    struct address address;
+    struct ip address;
     struct signed_url_client who = {.address = &address, .country = country};
     enum signed_url_result r;
     struct str path;
 
-    assert_int_equal(address_parse(str_z(client), &address), 0);
+    assert_int_equal(ip_parse(str_z(client), &address), 0);
     if (url_path_canonical(parts.path, canonical, &path) < 0)
         return (struct answer){400, STR("")};
     r = signed_url_verify(keys, &policy, &parts, now_s, &who, &scratch, claims);
@@ -345,7 +345,7 @@ static void any_length(void **state)
                                      .token = STR_NONE,
                                      .query = str_skip(buf_str(&b), HTTP_TARGET_BYTES_MAX - sig_n + 1)};
     static struct signed_url_scratch scratch;
-    struct address address = {{0}};
+    struct ip address = {{0}};
     struct signed_url_client client = {.address = &address};
     assert_int_equal(signed_url_verify(&keys, &policy, &parts, NOW, &client, &scratch, &claims),
                      SIGNED_URL_MALFORMED);

@@ -234,11 +234,11 @@ static void test_whole_edge(void **state)
     assert_true(c->access_log);
     assert_str(c->access_log_path, "log/edge.log");
     assert_int_equal(c->access_log_format, PROXY_LOG_COMBINED);
-    struct address a;
-    assert_int_equal(address_parse(STR("10.1.2.3"), &a), 0);
+    struct ip a;
+    assert_int_equal(ip_parse(STR("10.1.2.3"), &a), 0);
     assert_int_equal(c->trusted_proxies_n, 2);
-    assert_true(address_in_block(&a, &c->trusted_proxies[0]));
-    assert_false(address_in_block(&a, &c->trusted_proxies[1]));
+    assert_true(ip_in_block(&a, &c->trusted_proxies[0]));
+    assert_false(ip_in_block(&a, &c->trusted_proxies[1]));
     assert_int_equal(c->timeouts.client_head_ms, 1500);
     assert_int_equal(c->timeouts.drain_ms, 120000);
     assert_int_equal(c->limits.client_rate_min, 0);

@@ -1,15 +1,15 @@
-#include "util/address.h"
+#include "util/ip.h"
 
 #include "../unit.h"
 
 static void text_is(const char *in, const char *out)
 {
-    char text[ADDRESS_TEXT_MAX];
+    char text[IP_TEXT_MAX];
     struct buf b = buf_of(text, sizeof text);
-    struct address a;
+    struct ip a;
 
-    assert_int_equal(address_parse(str_z(in), &a), 0);
-    address_format(&a, &b);
+    assert_int_equal(ip_parse(str_z(in), &a), 0);
+    ip_format(&a, &b);
     assert_false(b.overflow);
     assert_int_equal(b.n, strlen(out));
     assert_memory_equal(b.p, out, b.n);
@@ -32,27 +32,27 @@ static void refuses(void **state)
         "192.0.2.1 ", "192.0.2.010", "1.2.3.4.5",
         ":::",        "2001:db8::g", "fe80::1%eth0",
         "[::1]",      "1",           "::ffff:192.0.2.1000000000000000000000000000000000"};
-    struct address a;
+    struct ip a;
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-        assert_int_equal(address_parse(str_z(bad[i]), &a), -22);
-    assert_int_equal(address_parse(STR("1.2.3.4\0"), &a), -22);
+        assert_int_equal(ip_parse(str_z(bad[i]), &a), -22);
+    assert_int_equal(ip_parse(STR("1.2.3.4\0"), &a), -22);
 }
 
 static bool in_block(const char *address, const char *block)
 {
-    struct address a;
-    struct address_block b;
+    struct ip a;
+    struct ip_block b;
 
-    assert_int_equal(address_parse(str_z(address), &a), 0);
-    assert_int_equal(address_block_parse(str_z(block), &b), 0);
-    return address_in_block(&a, &b);
+    assert_int_equal(ip_parse(str_z(address), &a), 0);
+    assert_int_equal(ip_block_parse(str_z(block), &b), 0);
+    return ip_in_block(&a, &b);
 }
 
 static void blocks(void **state)
 {
-    struct address_block b;
+    struct ip_block b;
 
     (void)state;
     assert_true(in_block("192.0.2.255", "192.0.2.0/24"));
@@ -70,12 +70,12 @@ static void blocks(void **state)
     assert_true(in_block("192.0.2.10", "192.0.2.10"));
     assert_false(in_block("192.0.2.11", "192.0.2.10"));
     assert_true(in_block("2001:db8::1", "::/0"));
-    assert_int_equal(address_block_parse(STR("192.0.2.0/33"), &b), -22);
-    assert_int_equal(address_block_parse(STR("192.0.2.0/"), &b), -22);
-    assert_int_equal(address_block_parse(STR("192.0.2.0/-1"), &b), -22);
-    assert_int_equal(address_block_parse(STR("192.0.2.0/0024"), &b), -22);
-    assert_int_equal(address_block_parse(STR("2001:db8::/129"), &b), -22);
-    assert_int_equal(address_block_parse(STR("/24"), &b), -22);
+    assert_int_equal(ip_block_parse(STR("192.0.2.0/33"), &b), -22);
+    assert_int_equal(ip_block_parse(STR("192.0.2.0/"), &b), -22);
+    assert_int_equal(ip_block_parse(STR("192.0.2.0/-1"), &b), -22);
+    assert_int_equal(ip_block_parse(STR("192.0.2.0/0024"), &b), -22);
+    assert_int_equal(ip_block_parse(STR("2001:db8::/129"), &b), -22);
+    assert_int_equal(ip_block_parse(STR("/24"), &b), -22);
 }
 
 int main(void)

@@ -84,6 +84,7 @@ static void time_hits(struct memory *m, const uint32_t *held, uint32_t held_n)
     char memory[128];
     uint64_t state = 7, hits = 0, from, keys_ns, all_ns;
 
+    CHECK(held_n > 0);
     from = clock_mono_ns();
     for (uint32_t i = 0; i < HITS; i++)
         hits += key_of(held[random_next(&state) % held_n], memory, sizeof memory).hash.low & 1;

@@ -14,7 +14,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CTL = pathlib.Path(os.environ.get("SEGUE_BIN", ROOT / "build")).resolve() / "seguectl"
+CTL = ROOT / os.environ.get("SEGUE_BUILD", "build") / "seguectl"
 EXAMPLES = ROOT / "packaging" / "examples"
 VECTORS = json.loads((ROOT / "tests" / "vectors" / "signed-urls.json").read_text())
 PATH = "/tracks/3n3Ppam7vgaVa1iaRUc9Lp/320/7.ogg"

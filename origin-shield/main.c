@@ -2,7 +2,8 @@
  * stand beside this file. */
 #include "proxy/program.h"
 
-/* Read by jemalloc at start. Bodies are long-lived and large: huge pages save TLB misses when they are sent. */
+/* Read by jemalloc at start. Bodies are long-lived and large: huge pages save TLB misses when they are sent.
+ */
 extern const char *malloc_conf;
 const char *malloc_conf = "thp:always,metadata_thp:auto,background_thread:true,dirty_decay_ms:5000";
 

@@ -158,11 +158,10 @@ static enum flow_result step_choose(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
-    f->upstream =
-        upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
+    f->upstream = upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
     if (f->upstream == NULL)
         return fill_drop(f, false, f->error.reason != NULL ? f->error.status : 502,
-                    f->error.reason != NULL ? f->error.reason : "no upstream for this path");
+                         f->error.reason != NULL ? f->error.reason : "no upstream for this path");
     f->tries++;
     if (f->upstream->conf->scheme == URL_FILE) {
         f->request_unix_s = io_now_unix_s(io_of(f));
@@ -480,9 +479,8 @@ static enum flow_result step_head(struct flow *flow)
 
 enum flow_result fill_whole(struct fill *f, bool reusable)
 {
-    if (reusable && f->conn != NULL && (f->body_from == NULL) && !f->op.in_flight &&
-        f->response.keep_alive && io_recv_peek(io_of(f), &f->conn->recv).n == 0 &&
-        io_recv_end(&f->conn->recv) == 0)
+    if (reusable && f->conn != NULL && (f->body_from == NULL) && !f->op.in_flight && f->response.keep_alive &&
+        io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
         upstream_give_back(&f->conn);
     stat_inc(&f->worker->stats.fills_completed);
     flight_complete(&f->flight);
@@ -693,16 +691,20 @@ static void fill_done(struct flow *flow)
 }
 
 static const flow_step fill_steps[] = {
-    [STEP_CHOOSE] = step_choose,         [STEP_RESOLVE] = step_resolve, [STEP_CONNECT] = step_connect,
-    [STEP_CONNECTING] = step_connecting, [STEP_SEND] = step_send,       [STEP_SEND_BODY] = step_send_body,
-    [STEP_HEAD] = step_head,             [STEP_BODY] = step_body,       [STEP_FILE] = fill_file_step,
-    [STEP_FILE_BODY] = fill_file_body_step, [STEP_DROP] = step_drop,
+    [STEP_CHOOSE] = step_choose,   [STEP_RESOLVE] = step_resolve,
+    [STEP_CONNECT] = step_connect, [STEP_CONNECTING] = step_connecting,
+    [STEP_SEND] = step_send,       [STEP_SEND_BODY] = step_send_body,
+    [STEP_HEAD] = step_head,       [STEP_BODY] = step_body,
+    [STEP_FILE] = fill_file_step,  [STEP_FILE_BODY] = fill_file_body_step,
+    [STEP_DROP] = step_drop,
 };
 static const char *const fill_step_names[] = {
-    [STEP_CHOOSE] = "choose",         [STEP_RESOLVE] = "resolve", [STEP_CONNECT] = "connect",
-    [STEP_CONNECTING] = "connecting", [STEP_SEND] = "send",       [STEP_SEND_BODY] = "send body",
-    [STEP_HEAD] = "head",             [STEP_BODY] = "body",       [STEP_FILE] = "file",
-    [STEP_FILE_BODY] = "file body",   [STEP_DROP] = "drop",
+    [STEP_CHOOSE] = "choose",   [STEP_RESOLVE] = "resolve",
+    [STEP_CONNECT] = "connect", [STEP_CONNECTING] = "connecting",
+    [STEP_SEND] = "send",       [STEP_SEND_BODY] = "send body",
+    [STEP_HEAD] = "head",       [STEP_BODY] = "body",
+    [STEP_FILE] = "file",       [STEP_FILE_BODY] = "file body",
+    [STEP_DROP] = "drop",
 };
 static const struct flow_type fill_type = {
     .name = "fill",

@@ -14,7 +14,8 @@ static const uint64_t never = FIELD_BIT(FIELD_HOST) | FIELD_BIT(FIELD_CONTENT_LE
                               FIELD_BIT(FIELD_VIA) | FIELD_BIT(FIELD_EXPECT);
 
 /* What would make a shared answer depend on who asked first. Cookie: the answer is chosen without it, so one
- * client's cannot become everybody's. Accept-Encoding, Accept-Language and the like stay: Vary covers them. */
+ * client's cannot become everybody's. Accept-Encoding, Accept-Language and the like stay: Vary covers them.
+ */
 static const uint64_t not_for_fills =
     FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) | FIELD_BIT(FIELD_IF_MATCH) |
     FIELD_BIT(FIELD_IF_NONE_MATCH) | FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
@@ -105,8 +106,8 @@ int upward_render(struct fill *f)
 {
     const struct proxy_upstream *to = f->upstream->conf;
     const struct proxy_conf *conf = f->site->site->conf;
-    size_t cap = f->method_name.n + to->path.n + f->path.n + f->query.n + to->host_field.n +
-                 f->fields.n + to->peer_token.n + 2 * conf->name.n + 1024;
+    size_t cap = f->method_name.n + to->path.n + f->path.n + f->query.n + to->host_field.n + f->fields.n +
+                 to->peer_token.n + 2 * conf->name.n + 1024;
     struct buf b;
 
     if (f->revalidate != NULL)

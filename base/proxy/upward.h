@@ -12,12 +12,12 @@ enum upward_use {
     UPWARD_PASS, /* passed: all that is end to end */
 };
 
-/* Adds the lines to pass on. Never hop-by-hop fields, Host, Content-Length, X-Forwarded-For, CDN-Loop, Via, peer
- * tokens or Expect. Check out->overflow. */
+/* Adds the lines to pass on. Never hop-by-hop fields, Host, Content-Length, X-Forwarded-For, CDN-Loop, Via,
+ * peer tokens or Expect. Check out->overflow. */
 void upward_fields(const struct fields *fields, const char *base, enum upward_use use, struct buf *out);
 
-/* The variant a request selects among those of an answer with this Vary (http/vary.h), never 0. Fields that do not
- * go up with a fill do not count: the answer was chosen without them. */
+/* The variant a request selects among those of an answer with this Vary (http/vary.h), never 0. Fields that
+ * do not go up with a fill do not count: the answer was chosen without them. */
 uint64_t upward_variant(struct str vary, const struct fields *fields, const char *base);
 
 /* Renders f->out for f->upstream: request line, Host, the fields, then Range, conditionals, framing, Via,

@@ -161,7 +161,7 @@ tidy-rules:
 
 # One stamp a source, older than whatever the source includes when it must be looked at again.
 tidy-clang: $(patsubst %.c,build/tidy/%.ok,$(TIDY_SRC))
-build/tidy/%.ok: %.c .clang-tidy Makefile
+build/tidy/%.ok: %.c .clang-tidy tests/.clang-tidy
 	@mkdir -p $(@D)
 	$(Q)gcc $(CFLAGS_COMMON) -MM -MP -MT $@ -MF build/tidy/$*.d $<
 	$(Q)clang-tidy --quiet $< -- $(CFLAGS_COMMON) 2>build/tidy/$*.err || { cat build/tidy/$*.err; false; }

@@ -71,7 +71,7 @@ int address_split(struct str text, uint16_t port_absent, struct str *host, uint1
         if (end != NULL) {
             name = str_of(text.p, (size_t)(end - text.p));
             digits = str_skip(text, name.n);
-            if (memchr(digits.p + 1, ':', digits.n - 1) != NULL) { /* a bare IPv6 address */
+            if (digits.n > 1 && memchr(digits.p + 1, ':', digits.n - 1) != NULL) { /* a bare IPv6 address */
                 name = text;
                 digits = STR_NONE;
             }

@@ -344,7 +344,8 @@ static void bodies_up_to_a_mebibyte(void **state)
     assert_true(g.n > ADMIN_BODY_BYTES_MAX);
     grow_free(&g);
     /* the same in one chunk more than that */
-    n = snprintf(request, sizeof request, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n");
+    n = snprintf(request, sizeof request,
+                 "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n");
     memset(request + n, 'b', ADMIN_BODY_BYTES_MAX + 1);
     request[(size_t)n + ADMIN_BODY_BYTES_MAX + 1] = 0;
     g = ask(true, request);
@@ -362,8 +363,9 @@ static void many_requests_on_one_connection(void **state)
 
     (void)state;
     for (int i = 0; i < 99; i++)
-        n += (size_t)snprintf(requests + n, sizeof requests - n, "%s", i % 2 ? "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-                               : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nb");
+        n += (size_t)snprintf(requests + n, sizeof requests - n, "%s",
+                              i % 2 ? "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+                                    : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nb");
     n += (size_t)snprintf(requests + n, sizeof requests - n,
                           "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert_true(n < sizeof requests);

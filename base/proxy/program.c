@@ -37,7 +37,7 @@ struct thread_start {
 };
 
 static const struct io_options io_options = {
-    .entries = 1024, .receive_buffers = 1024, .receive_buffer_bytes = 4096};
+    .entries = 1024, .receive_buffers = 1024, .receive_buffer_bytes = 2048};
 
 static void run_worker(struct life *life, struct worker *w)
 {

@@ -266,7 +266,7 @@ static void write_head(struct sim_bytes *h, const struct sim_origin *o, const st
     else if (a->chunked)
         add(h, "Transfer-Encoding: chunked\r\n");
     else if (!a->by_close)
-        add(h, "Content-Length: %llu\r\n", (unsigned long long)((int64_t)r->n + a->length_lie));
+        add(h, "Content-Length: %llu\r\n", (unsigned long long)r->n + (unsigned long long)a->length_lie);
     add(h, "\r\n");
 }
 
@@ -427,7 +427,7 @@ struct sim_origin *sim_origin_new(struct sim_world *w, const char *ip, uint16_t 
 
     CHECK(o != NULL && strlen(ip) < sizeof o->ip);
     o->w = w;
-    strcpy(o->ip, ip);
+    memcpy(o->ip, ip, strlen(ip) + 1);
     o->port = port;
     list_init(&o->resources);
     list_init(&o->connections);

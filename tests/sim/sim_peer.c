@@ -188,10 +188,12 @@ static void on_write(void *context)
     if (kind == RESET) {
         reset_now(c);
         return;
-    } else if (kind == CLOSE) {
+    }
+    if (kind == CLOSE) {
         sim_conn_close_now(c);
         return;
-    } else if (kind == END) {
+    }
+    if (kind == END) {
         sim_conn_shut(c);
         if (c->end_told)
             tell_gone(c, 0);

@@ -79,6 +79,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         .authorization = order->authorization,
         .revalidate = order->revalidate,
         .body_from = order->body_from,
+        .has_body = order->body_from != NULL,
         .error = {.status = 502, .total_bytes = UINT64_MAX},
         .dir_fd = -1,
         .file_fd = -1,
@@ -102,11 +103,11 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
 void fill_forget_body(struct fill *f)
 {
     CHECK_MAGIC(f, FILL_MAGIC);
+    f->body_gone = true;
     if (f->op.in_flight && f->body_run_n > 0)
         io_cancel(io_of(f), &f->op); /* it sends from the client's buffers: they stay until it is complete */
     else
         request_body_taken(TAKE(&f->body_from));
-    f->body_gone = true;
     io_wake(io_of(f), &f->flow);
 }
 
@@ -123,7 +124,7 @@ enum flow_result fill_drop(struct fill *f, bool retry, unsigned status, const ch
 {
     f->error.status = (uint16_t)status;
     f->error.reason = reason;
-    f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && f->body_from == NULL &&
+    f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && !f->has_body &&
                           (http_method_is_safe(f->method) || f->out_sent == 0);
     io_timer_cancel(io_of(f), &f->timer);
     f->flow.step = STEP_DROP;
@@ -174,11 +175,10 @@ static enum flow_result step_choose(struct flow *flow)
 
     if (f->body_gone)
         return body_is_gone(f);
-    f->upstream =
-        upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
+    f->upstream = upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
     if (f->upstream == NULL)
         return fill_drop(f, false, f->error.reason != NULL ? f->error.status : 502,
-                    f->error.reason != NULL ? f->error.reason : "no upstream for this path");
+                         f->error.reason != NULL ? f->error.reason : "no upstream for this path");
     f->tries++;
     if (f->upstream->conf->scheme == URL_FILE) {
         f->request_unix_s = io_now_unix_s(io_of(f));
@@ -393,13 +393,13 @@ static enum flow_result step_send_body(struct flow *flow)
     if (answer_begun(f))
         return await_head(f, false);
     if (f->timer.fired)
-        return fill_drop(f, false, 408, "the body did not come in time");
+        return fill_drop(f, false, 408, "the client's body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
     result = request_body_next(f->body_from, &run);
+    if (result == -EMSGSIZE)
+        return fill_drop(f, false, 413, "the body is too large");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
-    if (result == REQUEST_BODY_TOO_LONG)
-        return fill_drop(f, false, 413, "the body is too long");
     if (result == REQUEST_BODY_END)
         return body_end(f, chunked);
     if (result == REQUEST_BODY_WAIT)
@@ -741,16 +741,20 @@ static void fill_done(struct flow *flow)
 }
 
 static const flow_step fill_steps[] = {
-    [STEP_CHOOSE] = step_choose,         [STEP_RESOLVE] = step_resolve, [STEP_CONNECT] = step_connect,
-    [STEP_CONNECTING] = step_connecting, [STEP_SEND] = step_send,       [STEP_SEND_BODY] = step_send_body,
-    [STEP_HEAD] = step_head,             [STEP_BODY] = step_body,       [STEP_FILE] = fill_file_step,
-    [STEP_FILE_BODY] = fill_file_body_step, [STEP_DROP] = step_drop,
+    [STEP_CHOOSE] = step_choose,   [STEP_RESOLVE] = step_resolve,
+    [STEP_CONNECT] = step_connect, [STEP_CONNECTING] = step_connecting,
+    [STEP_SEND] = step_send,       [STEP_SEND_BODY] = step_send_body,
+    [STEP_HEAD] = step_head,       [STEP_BODY] = step_body,
+    [STEP_FILE] = fill_file_step,  [STEP_FILE_BODY] = fill_file_body_step,
+    [STEP_DROP] = step_drop,
 };
 static const char *const fill_step_names[] = {
-    [STEP_CHOOSE] = "choose",         [STEP_RESOLVE] = "resolve", [STEP_CONNECT] = "connect",
-    [STEP_CONNECTING] = "connecting", [STEP_SEND] = "send",       [STEP_SEND_BODY] = "send body",
-    [STEP_HEAD] = "head",             [STEP_BODY] = "body",       [STEP_FILE] = "file",
-    [STEP_FILE_BODY] = "file body",   [STEP_DROP] = "drop",
+    [STEP_CHOOSE] = "choose",   [STEP_RESOLVE] = "resolve",
+    [STEP_CONNECT] = "connect", [STEP_CONNECTING] = "connecting",
+    [STEP_SEND] = "send",       [STEP_SEND_BODY] = "send body",
+    [STEP_HEAD] = "head",       [STEP_BODY] = "body",
+    [STEP_FILE] = "file",       [STEP_FILE_BODY] = "file body",
+    [STEP_DROP] = "drop",
 };
 static const struct flow_type fill_type = {
     .name = "fill",

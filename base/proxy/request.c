@@ -10,6 +10,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* In a crowd, everybody gets a first piece before anybody gets all (worker_yield): it begins the playing. */
+#define CROWD_REQUESTS    64u
+#define CROWD_PIECE_BYTES (16u * 1024u)
+
 enum {
     STEP_ADMIT,
     STEP_CONTINUE, /* 100 Continue is being sent */
@@ -57,6 +61,8 @@ static struct request *request_new(struct conn *c)
     r->conn = c;
     r->site = worker_site_ref(w->site);
     r->begun_ns = worker_now_ns(w);
+    r->yielding.flow = &r->flow;
+    list_init(&r->yielding.node);
     io_wake(w->io, &r->flow);
     return r;
 }
@@ -145,6 +151,12 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->cacheable)
         return go(r, STEP_LOOKUP);
+    if (r->http.method == HTTP_OPTIONS && upward_ends_here(&r->http.fields, r->head)) {
+        if (!r->body_over)
+            r->close_after = true;
+        request_render_options(r);
+        return go(r, STEP_BODY);
+    }
     if (r->body_over || !r->http.expect_continue)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
@@ -177,7 +189,11 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     *fields = buf_of(malloc(r->head_n + 512), r->head_n + 512);
     if (fields->p == NULL)
         return false;
-    upward_fields(&r->http.fields, r->head, r->cacheable ? UPWARD_FILL : UPWARD_PASS, fields);
+    upward_fields(&r->http.fields, r->head,
+                  r->cacheable                     ? UPWARD_FILL
+                  : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
+                                                   : UPWARD_PASS,
+                  fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
         .site = r->site,
@@ -246,7 +262,8 @@ static void refresh_behind(struct request *r, uint32_t slice, struct object *rev
     struct flight_error ignored;
     struct flight *f;
 
-    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) != FLIGHT_PAST_NONE)
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) !=
+        FLIGHT_PAST_NONE)
         return;
     f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
@@ -293,7 +310,8 @@ static enum flow_result join(struct request *r)
         return refuse(r, 503, "out of memory");
     if (!r->head_sent) {
         r->cache = made ? ACCESS_CACHE_MISS : ACCESS_CACHE_JOINED;
-        r->cache_status_detail = made ? r->stale != NULL ? "fwd=stale" : "fwd=uri-miss" : "fwd=uri-miss; collapsed";
+        r->cache_status_detail =
+            made ? r->stale != NULL ? "fwd=stale" : "fwd=uri-miss" : "fwd=uri-miss; collapsed";
     }
     if (made)
         start_fill(r, &f, r->stale, NULL);
@@ -398,8 +416,7 @@ static enum flow_result step_flight(struct flow *flow)
         return take_flight_object(r);
     if (flight_scattered(&r->reader))
         return leave_and(r, STEP_PASS);
-    if (!r->reader.first &&
-        is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
+    if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
         return FLOW_NEXT;
@@ -424,7 +441,8 @@ static enum flow_result step_answer(struct flow *flow)
     view_of(r, &v);
     if (r->reader.flight != NULL)
         r->upstream_status = v.status;
-    /* RFC 9111, 4.4: a method that may have changed something, and succeeded, makes what is stored invalid. */
+    /* RFC 9111, 4.4: a method that may have changed something, and succeeded, makes what is stored invalid.
+     */
     if (!http_method_is_safe((enum http_method)r->http.method) && v.status < 400)
         (void)memory_remove_key(memory_of(r), &r->key);
     if (!r->body_over)
@@ -471,20 +489,27 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
 {
     struct flight *f = r->reader.flight;
     uint64_t offset = r->at - v->offset;
-    enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
-    r->seen_state = state;
+    /* Before the bytes: what came before the end is there, and what comes after this look wakes. */
+    r->seen_state = (uint8_t)flight_state(f);
     r->seen_written = flight_written(f);
+    if (offset < r->reader.read) /* a ring has overwritten it */
+        return BODY_BROKEN;
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
         add_run(r, run);
         return BODY_ADDED;
     }
-    if (state == FLIGHT_COMPLETE)
+    if (r->seen_state == FLIGHT_COMPLETE)
         return r->unknown_length ? BODY_END : BODY_BROKEN;
-    return state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+    return r->seen_state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+}
+
+static bool is_crowded(const struct request *r)
+{
+    return r->worker->requests.in_use > CROWD_REQUESTS;
 }
 
 /* Adds what can be sent next of the range that is under way. */
@@ -500,6 +525,8 @@ static enum body add_body(struct request *r)
     view_of(r, &v);
     if (v.total != FLIGHT_LENGTH_UNKNOWN && (r->at < v.offset || r->at - v.offset >= v.length))
         return BODY_ELSEWHERE;
+    if (r->sent_bytes == 0 && is_crowded(r) && left > CROWD_PIECE_BYTES)
+        left = CROWD_PIECE_BYTES;
     if (r->multipart && r->at == r->ranges.at[r->range_at].first && !r->part_begun) {
         request_render_part(r, &v);
         r->part_begun = true;
@@ -529,8 +556,8 @@ static enum flow_result send_vecs(struct request *r)
     return FLOW_WAIT;
 }
 
-/* The next slice comes from the cache or a flight of its own. The one after it is fetched meanwhile, so that the
- * client does not wait at each boundary. */
+/* The next slice comes from the cache or a flight of its own. The one after it is fetched meanwhile, so that
+ * the client does not wait at each boundary. */
 static enum flow_result next_slice(struct request *r)
 {
     struct object *next;
@@ -602,6 +629,7 @@ static enum flow_result step_body(struct flow *flow)
 {
     struct request *r = request_of(flow);
 
+    list_remove(&r->yielding.node);
     if (r->aborted)
         return go(r, STEP_END);
     if (r->head_sent && !r->last_sent && !source_fits(r))
@@ -616,7 +644,8 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT
+                                                                                          : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:
@@ -691,7 +720,13 @@ static enum flow_result step_sending(struct flow *flow)
     r->body_sent_bytes += r->vecs_body_bytes;
     r->vecs_n = r->vec_at = 0;
     r->vecs_body_bytes = 0;
-    return go(r, r->last_sent ? STEP_END : STEP_BODY);
+    if (r->last_sent)
+        return go(r, STEP_END);
+    r->flow.step = STEP_BODY;
+    if (!is_crowded(r))
+        return FLOW_NEXT;
+    worker_yield(r->worker, &r->yielding);
+    return FLOW_WAIT;
 }
 
 /* --- the end --- */
@@ -753,8 +788,9 @@ static enum flow_result step_end(struct flow *flow)
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
-        return FLOW_WAIT; /* request_body_taken wakes, at once or later */
+        return FLOW_WAIT; /* request_body_taken has woken us, or will */
     }
+    list_remove(&r->yielding.node);
     io_timer_cancel(r->worker->io, &r->timer);
     release_source(r);
     if (r->stale != NULL)

@@ -436,7 +436,7 @@ http {{
         add_header Surrogate-Key $arg_tag always;
         location / {{ rewrite ^/[a-z]+/(x-.*)$ /objects/$1; }}
         location /objects/ {{ }}
-        location /plain/gzip/ {{ gzip on; gzip_types *; gzip_min_length 1; gzip_vary on; alias {root}/objects/; }}
+        location /plain/gzip/ {{ gzip on; gzip_types *; gzip_min_length 1; gzip_vary on; gzip_proxied any; alias {root}/objects/; }}
         location /plain/noetag/ {{ etag off; alias {root}/objects/; }}
         location /plain/bare/ {{ etag off; if_modified_since off; max_ranges 0; alias {root}/objects/;
                                 add_header Last-Modified ''; }}

@@ -172,6 +172,20 @@ def test_second_sigterm_hurries(start, origin):
         edge.expect_exit = edge.wait()
 
 
+def test_signals_all_through_the_end(start, origin):
+    """Whatever comes while it ends, it ends well, and leaves nothing behind (the sanitizer looks)."""
+    for delays in ((0.0, 0.0), (0.001, 0.001), (0.005, 0.005), (0.01, 0.003)):
+        edge = start.edge(origin.port)
+        edge.ask("/plain/x-small")
+        edge.signal(signal.SIGTERM)
+        for delay in delays * 2:
+            time.sleep(delay)
+            for number in (signal.SIGHUP, signal.SIGTERM):
+                if edge.popen.poll() is None:
+                    edge.signal(number)
+        edge.wait()
+
+
 @pytest.mark.parametrize("after_ms", [0, 5, 10, 15, 20, 30])
 def test_sigterm_at_any_moment_of_the_start(start, origin, after_ms):
     edge = start.edge(origin.port, wait=False)

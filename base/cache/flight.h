@@ -5,9 +5,10 @@
  * The fill runs on one worker and is the only writer; readers sit on any worker, each at its own offset and
  * pace, and are woken as soon as something they have not seen has happened. Bytes lie in one run of memory:
  *
- *   stored   the run is as long as the body; offset i of the body is byte i. At the end it becomes the object.
- *   ring     the answer cannot be kept (no room, length unknown, not storable): offset i is byte i modulo the
- *            capacity, and the fill waits for the slowest reader. Who comes after the start has been
+ *   stored   the run is as long as the body; offset i of the body is byte i. At the end it becomes the
+ *            object.
+ *   ring     the answer cannot be kept (no room, length unknown, not storable): offset i is byte i modulo
+ *            the capacity, and the fill waits for the slowest reader. Who comes after the start has been
  *            overwritten cannot join.
  *
  * A flight whose answer may not be shared (private, no-store) scatters: its first reader keeps it, the
@@ -32,7 +33,8 @@ enum flight_state {
     FLIGHT_ASKED,     /* no head yet */
     FLIGHT_STREAMING, /* `answer` is set and will not change; bytes arrive */
     FLIGHT_COMPLETE,  /* all bytes are there; `object` is set when it was stored or found still valid */
-    FLIGHT_FAILED,    /* `error` says why; after STREAMING the bytes up to `written` are good, and no more come */
+    FLIGHT_FAILED, /* `error` says why; after STREAMING the bytes up to `written` are good, and no more come
+                    */
 };
 
 /* What is known of an answer before it is complete. The head has the shape of struct object's, but has no
@@ -43,6 +45,7 @@ struct flight_answer {
     bool ranged;             /* the body is slice spec.slice of spec.total_bytes bytes */
     bool store;              /* will become an object */
     bool shared;             /* others than the first reader may have it */
+    bool opaque;             /* passed as it came: no ranges or conditionals of ours */
 };
 
 /* Why a fill failed, as the client is told. */
@@ -77,17 +80,18 @@ struct flight_table *flight_table_create(struct memory *memory, const struct fli
 void flight_table_attach(struct flight_table *table, unsigned worker, struct flow_queue *ready);
 void flight_table_destroy(struct flight_table **table); /* no flight may be left */
 
-/* Joins the flight of this identity, or makes one: then *made is true and the caller starts a fill with it, whose
- * flow calls the functions below. NULL: no memory. `variant`: what is known of it, else 0. */
+/* Joins the flight of this identity, or makes one: then *made is true and the caller starts a fill with it,
+ * whose flow calls the functions below. NULL: no memory. `variant`: what is known of it, else 0. */
 struct flight *flight_join(struct flight_table *table, struct flight_reader *reader, struct flow *flow,
                            unsigned worker, const struct cache_key *key, uint32_t slice, uint64_t variant,
                            bool *made);
 
 /* One that nobody else can join: for what is passed. The caller starts a fill with it. */
 struct flight *flight_alone(struct flight_table *table, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key);
+                            unsigned worker, const struct cache_key *key, uint32_t slice);
 
-/* A flight without a reader, for a refresh in the background; NULL when one is under way, or without memory. */
+/* A flight without a reader, for a refresh in the background; NULL when one is under way, or without memory.
+ */
 struct flight *flight_background(struct flight_table *table, unsigned worker, const struct cache_key *key,
                                  uint32_t slice, uint64_t variant);
 
@@ -110,6 +114,9 @@ uint64_t flight_written(const struct flight *f);
  * reader has not given them back. */
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max);
 
+/* Only from STREAMING on: any byte that has arrived stays. False: a ring, which is read forwards only. */
+bool flight_keeps(const struct flight *f);
+
 /* Says that bytes before `offset` are needed no more. */
 void flight_read_up_to(struct flight_reader *reader, uint64_t offset);
 
@@ -131,33 +138,34 @@ uint64_t flight_variant(const struct flight *f);
 void flight_set_fill(struct flight *f, struct flow *flow);
 
 /* What happened to this identity lately, so that a dead or an unshareable object does not cause a stampede:
- * FAILED for FLIGHT_FAILED_MS after a fill that got no head (*error is its error), SCATTERED for FLIGHT_SCATTERED_MS
- * after an answer that could not be shared (then fetch alone at once). Remembered in a small table that
- * forgets under pressure; `now_ns` is the caller's clock. */
+ * FAILED for FLIGHT_FAILED_MS after a fill that got no head (*error is its error), SCATTERED for
+ * FLIGHT_SCATTERED_MS after an answer that could not be shared (then fetch alone at once). Remembered in a
+ * small table that forgets under pressure; `now_ns` is the caller's clock. */
 enum flight_past { FLIGHT_PAST_NONE, FLIGHT_PAST_FAILED, FLIGHT_PAST_SCATTERED };
 #define FLIGHT_FAILED_MS    1000u
 #define FLIGHT_SCATTERED_MS 10000u
 enum flight_past flight_past(struct flight_table *table, const struct cache_key *key, uint32_t slice,
                              uint64_t variant, uint64_t now_ns, struct flight_error *error);
 
-/* True when nobody reads it. A ring without readers has nobody to go on for. */
+/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken when
+ * the last reader goes. */
 bool flight_deserted(struct flight *f);
 
-/* The head has come; the answer's strings are copied. With `store` the run is allocated from the memory tier, and where there is no
- * room (or the length is unknown, or `store` is not set) it is a ring. Without `shared` the other readers scatter
- * (flight_scattered). Returns 0 or -ENOMEM. */
+/* The head has come; the answer's strings are copied. With `store` the run is allocated from the memory tier,
+ * and where there is no room (or the length is unknown, or `store` is not set) it is a ring. Without `shared`
+ * the other readers scatter (flight_scattered). Returns 0 or -ENOMEM. */
 int flight_begin(struct flight *f, const struct flight_answer *answer, uint64_t now_ns);
 
 /* True for a reader that has to fetch its own. */
 bool flight_scattered(const struct flight_reader *reader);
 
-/* Where the next bytes go; *n is the room that is left in one run now (0: a ring that is full: wait, the fill's
- * flow is woken). */
+/* Where the next bytes go; *n is the room that is left in one run now (0: a ring that is full: wait, the
+ * fill's flow is woken). */
 char *flight_room(struct flight *f, size_t *n);
 void flight_wrote(struct flight *f, size_t n);
 
-/* Complete. The object is inserted when it is to be stored; a body of unknown length that fits is stored, too.
- * Takes the fill's reference. */
+/* Complete. The object is inserted when it is to be stored; a body of unknown length that fits is stored,
+ * too. Takes the fill's reference. */
 void flight_complete(struct flight **f);
 
 /* Found still valid (304): `object` is what readers get; the flight takes a reference of its own. */
@@ -166,8 +174,8 @@ void flight_complete_with(struct flight **f, struct object *object);
 void flight_fail(struct flight **f, const struct flight_error *error, uint64_t now_ns);
 
 struct flight_stats {
-    uint64_t flights;       /* now */
-    uint64_t readers;       /* now */
-    uint64_t joined_total;  /* readers that found a flight under way */
+    uint64_t flights;      /* now */
+    uint64_t readers;      /* now */
+    uint64_t joined_total; /* readers that found a flight under way */
 };
 void flight_stats(const struct flight_table *table, struct flight_stats *out);

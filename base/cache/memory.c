@@ -1,6 +1,7 @@
 #include "cache/memory.h"
 
 #include "cache/s3fifo.h"
+#include "cache/slab.h"
 #include "util/check.h"
 
 #include <errno.h>
@@ -11,9 +12,12 @@
 #define MEMORY_MAGIC 0x4d454d54
 #define SHARDS_MAX   64u
 #define SHARD_BYTES_MIN                                                                                      \
-    (16u << 20)                      /* so that small tiers are not cut into shards that hold a few objects  \
-                                      */
-#define SHARE_MIN_BYTES   4096u      /* a shorter body is copied to a renewed object, not shared */
+    (16u << 20)                 /* so that small tiers are not cut into shards that hold a few objects       \
+                                 */
+#define SHARE_MIN_BYTES   4096u /* a shorter body is copied to a renewed object, not shared */
+#define SLAB_PAGE_SMALL   4096u /* in a tier below SLAB_TIER_BYTES: few sizes fill their pages there */
+#define SLAB_PAGE_LARGE   16384u
+#define SLAB_TIER_BYTES   (256u << 20)
 #define MARKER_SLICE      UINT32_MAX /* where a key's marker lies among its slices */
 #define MARKER_TRIES      8          /* against others who change the same marker */
 #define MEMORY_BODY_SHARE 8          /* a body is at most this part of the tier */
@@ -33,6 +37,7 @@ struct memory {
     unsigned shards_n; /* a power of two */
     uint64_t size_bytes;
     struct shard *shards;
+    struct slab *slab; /* of the objects' small parts */
     _Atomic uint64_t epoch, epoch_floor;
     /* Written by fills and evictions only, so that hits share nothing but their shard. */
     _Atomic uint64_t used_bytes __attribute__((aligned(128)));
@@ -52,9 +57,28 @@ struct marker {
 
 /* --- the account --- */
 
-static size_t object_own_bytes(const struct object *o)
+static void uncharge(struct memory *m, uint64_t bytes)
 {
-    return malloc_usable_size((void *)(uintptr_t)o);
+    uint64_t before = atomic_fetch_sub_explicit(&m->used_bytes, bytes, memory_order_relaxed);
+    CHECK(before >= bytes);
+}
+
+/* What the small part of an object takes, in the slab or, when it is large, from malloc. */
+static size_t own_bytes_charged(const struct object *o)
+{
+    size_t n = object_own_bytes(o);
+    return n <= SLAB_BYTES_MAX ? slab_rounded(n) : malloc_usable_size((void *)(uintptr_t)o);
+}
+
+/* Gives back the small part and takes it off the account: slab pages are charged whole. */
+static void own_free(struct memory *m, void *p, size_t n)
+{
+    if (n <= SLAB_BYTES_MAX) {
+        uncharge(m, slab_put(m->slab, p, n));
+    } else {
+        uncharge(m, malloc_usable_size(p));
+        free(p);
+    }
 }
 
 /* A body that is only charged has no memory: then its length counts. */
@@ -71,17 +95,11 @@ static size_t body_bytes_of(const struct object *o)
 static uint32_t charge_of(const struct object *o)
 {
     const struct object_extra *x = object_extra(o);
-    size_t n = object_own_bytes(o) + body_bytes_of(o);
+    size_t n = own_bytes_charged(o) + body_bytes_of(o);
     if (x && x->body_owner)
-        n += object_own_bytes(x->body_owner) + body_bytes_of(x->body_owner);
+        n += own_bytes_charged(x->body_owner) + body_bytes_of(x->body_owner);
     CHECK(n < S3FIFO_CHARGE_MAX);
     return (uint32_t)n;
-}
-
-static void uncharge(struct memory *m, uint64_t bytes)
-{
-    uint64_t before = atomic_fetch_sub_explicit(&m->used_bytes, bytes, memory_order_relaxed);
-    CHECK(before >= bytes);
 }
 
 static void object_free(struct memory *m, struct object *o)
@@ -89,11 +107,11 @@ static void object_free(struct memory *m, struct object *o)
     const struct object_extra *x = object_extra(o);
     struct object *owner = x ? x->body_owner : NULL;
 
-    uncharge(m, object_own_bytes(o) + body_bytes_of(o));
+    uncharge(m, body_bytes_of(o));
     if (!owner)
         free(o->body);
     o->magic = 0;
-    free(o);
+    own_free(m, o, object_own_bytes(o));
     if (owner)
         object_unref(m, &owner); /* an owner has no owner, so this goes one deep */
 }
@@ -103,12 +121,10 @@ void object_unref(struct memory *m, struct object **object)
     struct object *o = TAKE(object);
 
     CHECK_MAGIC(o, OBJECT_MAGIC);
-    uint32_t before = atomic_fetch_sub_explicit(&o->refs, 1, memory_order_release);
+    uint32_t before = atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel);
     CHECK(before > 0);
-    if (before == 1) {
-        atomic_thread_fence(memory_order_acquire);
+    if (before == 1)
         object_free(m, o);
-    }
 }
 
 /* --- eviction --- */
@@ -211,26 +227,54 @@ void memory_body_free(struct memory *m, char **body)
     free(TAKE(body));
 }
 
-/* The struct is charged once its size is known to the allocator; a body is charged already, unless it is only
- * to be charged. */
+/* Memory for the small part, charged. NULL when it cannot be had. */
+static void *own_new(struct memory *m, size_t n)
+{
+    void *p;
+
+    if (n > SLAB_BYTES_MAX) {
+        if (!charge(m, n))
+            return NULL;
+        p = malloc(n);
+        size_t rounding = p ? malloc_usable_size(p) - n : 0;
+        if (p && (rounding == 0 || charge(m, rounding)))
+            return p;
+        free(p);
+        uncharge(m, n);
+        return NULL;
+    }
+    while (!(p = slab_get(m->slab, n))) {
+        size_t page_bytes = slab_page_bytes(m->slab);
+        if (!charge(m, page_bytes))
+            return NULL;
+        p = slab_get(m->slab, n); /* the charge may have evicted one of this size */
+        if (p) {
+            uncharge(m, page_bytes);
+            return p;
+        }
+        if (slab_grow(m->slab, n) < 0) {
+            uncharge(m, page_bytes);
+            return NULL;
+        }
+    }
+    return p;
+}
+
+/* A body is charged already, unless it is only to be charged. */
 static int object_make(struct memory *m, const struct object_spec *spec, char **body, size_t body_bytes,
                        struct object *owner, struct object **out)
 {
-    char *taken = owner ? NULL : *body;
-    struct object *o = object_new(spec, body, body_bytes, owner);
-    if (!o)
+    size_t phantom = owner || *body ? 0 : body_bytes;
+    size_t n = object_spec_bytes(spec, body_bytes, owner);
+
+    if (!charge(m, phantom))
         return -ENOMEM;
-    size_t bytes = object_own_bytes(o) + (owner || taken ? 0 : body_bytes);
-    if (!charge(m, bytes)) {
-        if (owner)
-            object_unref(m, &owner); /* not the last: the caller has one */
-        else
-            *body = taken;
-        o->magic = 0;
-        free(o);
+    void *p = own_new(m, n);
+    if (!p) {
+        uncharge(m, phantom);
         return -ENOMEM;
     }
-    *out = o;
+    *out = object_init(p, spec, body, body_bytes, owner);
     return 0;
 }
 
@@ -651,6 +695,12 @@ struct memory *memory_new(const struct memory_config *config)
                          .epoch = 1,
                          .epoch_floor = 1};
     m->used_bytes = sizeof *m + n * sizeof *shards;
+    m->slab = slab_new(config->size_bytes < SLAB_TIER_BYTES ? SLAB_PAGE_SMALL : SLAB_PAGE_LARGE);
+    if (!m->slab) {
+        memory_free(&m);
+        errno = ENOMEM;
+        return NULL;
+    }
     for (; m->shards_n < n; m->shards_n++) {
         struct shard *s = &shards[m->shards_n];
         if (shard_init(s) < 0) {
@@ -676,17 +726,20 @@ void memory_free(struct memory **memory)
         s3fifo_free(s->index); /* which checks that it is empty: nobody may hold a reference now */
         pthread_mutex_destroy(&s->lock);
     }
+    if (m->slab)
+        uncharge(m, slab_trim(m->slab));
     CHECK(m->used_bytes == sizeof *m + m->shards_n * sizeof *m->shards || m->shards_n == 0);
     m->magic = 0;
+    if (m->slab)
+        slab_free(m->slab);
     free(m->shards);
     free(m);
 }
 
 void memory_stats(const struct memory *m, struct memory_stats *out)
 {
-    uint64_t own = sizeof *m + m->shards_n * sizeof *m->shards;
-
     CHECK_MAGIC(m, MEMORY_MAGIC);
+    uint64_t own = sizeof *m + m->shards_n * sizeof *m->shards + slab_unused_bytes(m->slab);
     *out = (struct memory_stats){.size_bytes = m->size_bytes};
     for (unsigned i = 0; i < m->shards_n; i++) {
         struct shard *s = &m->shards[i];

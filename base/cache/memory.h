@@ -5,13 +5,23 @@
  * The budget counts everything that is allocated for objects: bodies (also of fills under way), structs with
  * key and head, index and ghosts, each as the allocator rounds it. It is never exceeded: what does not fit
  * evicts, and when nothing more can go (all that is left is being read or filled) the reservation fails and
- * the caller passes its response through. An evicted object leaves the index at once and its memory when its
- * last reader goes.
+ * the caller passes its response through. Eviction steps over what is being read, since that would free
+ * nothing; an object that is replaced or removed leaves the index at once and its memory with its last
+ * reader.
  *
- * A fill:   body = memory_body_new(m, bytes)   -> NULL: pass through
- *           ... the bytes arrive ...
- *           memory_object_new(m, &spec, &body, bytes, &object) ; memory_insert(m, object) ; object_unref(m,
- * &object) A hit:    o = memory_lookup(m, &key, slice, &select) ; ... ; object_unref(m, &o)
+ * A fill:
+ *
+ *     body = memory_body_new(m, bytes);  NULL: pass through
+ *     ... the bytes arrive ...
+ *     memory_object_new(m, &spec, &body, bytes, &object);
+ *     memory_insert(m, object);
+ *     object_unref(m, &object);
+ *
+ * A hit:
+ *
+ *     object = memory_lookup(m, &key, slice, &select);
+ *     ...
+ *     object_unref(m, &object);
  *
  * Vary and slices: an object that varies, or is one slice of several, is found only through its key's marker:
  * a small object that holds the names in Vary, the bounded list of variants, and the epoch before which none

@@ -1,7 +1,6 @@
 #include "cache/object.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 _Static_assert(sizeof(struct object) == 48, "the goal of 96 bytes an object counts on this");
 
@@ -144,17 +143,25 @@ static bool wants_extra(const struct object_spec *spec, size_t body_bytes, const
            spec->swr_s != 0 || spec->sie_s != 0 || spec->vary.n > 0 || spec->tags.n > 0;
 }
 
-struct object *object_new(const struct object_spec *spec, char **body, size_t body_bytes,
-                          struct object *body_owner)
+size_t object_spec_bytes(const struct object_spec *spec, size_t body_bytes, const struct object *body_owner)
+{
+    size_t n = sizeof(struct object) + spec->key.text.n + spec->head.n;
+    if (wants_extra(spec, body_bytes, body_owner))
+        n += sizeof(struct object_extra) + spec->vary.n + spec->tags.n;
+    return n;
+}
+
+size_t object_own_bytes(const struct object *o)
+{
+    return sizeof *o + extra_bytes(o) + o->key_bytes + o->head_bytes;
+}
+
+struct object *object_init(void *memory, const struct object_spec *spec, char **body, size_t body_bytes,
+                           struct object *body_owner)
 {
     CHECK(body_bytes <= CACHE_SLICE_BYTES);
     bool extra = wants_extra(spec, body_bytes, body_owner);
-    size_t n = sizeof(struct object) + spec->key.text.n + spec->head.n;
-    if (extra)
-        n += sizeof(struct object_extra) + spec->vary.n + spec->tags.n;
-    struct object *o = malloc(n);
-    if (!o)
-        return NULL;
+    struct object *o = memory;
 
     *o = (struct object){
         .magic = OBJECT_MAGIC,

@@ -1,6 +1,6 @@
 /* A stored response, or one slice of one: immutable once made, counted by atomic references, shared by all
  * workers. It is 48 bytes, then what only few objects need (struct object_extra), key text and head in one
- * allocation; the body is a second one, exactly as long as it must be.
+ * piece of memory; the body is a second one, exactly as long as it must be.
  *
  * The head is HTTP/1.1 as it will be sent, without Date, Age, Cache-Status and the empty line:
  *
@@ -36,7 +36,7 @@ enum object_flag {
     OBJECT_STRONG_VALIDATOR = 1 << 2, /* has a strong ETag: If-Range and combining slices are allowed */
     OBJECT_IMMUTABLE = 1 << 3,        /* RFC 8246 */
     OBJECT_NEGATIVE = 1 << 4,         /* an error kept shortly */
-    OBJECT_HAS_EXTRA = 1 << 14,       /* set by object_new */
+    OBJECT_HAS_EXTRA = 1 << 14,       /* set by object_init */
     OBJECT_MARKER = 1 << 15,          /* memory.c's own; never given out by a lookup */
 };
 
@@ -152,9 +152,11 @@ static inline uint64_t object_age_s(const struct object *o, uint64_t now_unix_s)
     return now_unix_s > o->birth_unix_s ? now_unix_s - o->birth_unix_s : 0;
 }
 
-/* For memory.h, which charges and frees. Copies the spec's strings, takes *body (NULL when there are no
- * bytes) or, with `body_owner`, a reference to that object, whose body it shows. One reference, the caller's.
- * NULL without memory. */
-struct object *object_new(const struct object_spec *spec, char **body, size_t body_bytes,
-                          struct object *body_owner);
+/* For memory.h, which allocates, charges and frees. What the object needs beside its body: */
+size_t object_spec_bytes(const struct object_spec *spec, size_t body_bytes, const struct object *body_owner);
+size_t object_own_bytes(const struct object *o); /* the same of one that is made */
+/* Fills that memory. Copies the spec's strings, takes *body (NULL when there are no bytes) or, with
+ * `body_owner`, a reference to that object, whose body it shows. One reference, the caller's. */
+struct object *object_init(void *memory, const struct object_spec *spec, char **body, size_t body_bytes,
+                           struct object *body_owner);
 bool object_is(const struct object *o, struct str key_text, uint32_t slice, uint64_t variant);

@@ -266,8 +266,10 @@ static void conn_done(struct flow *flow)
     pool_put(&w->conns, c);
 }
 
-static const flow_step conn_steps[] = {
-    [STEP_HEAD] = step_head, [STEP_REQUEST] = step_request, [STEP_LINGER] = step_linger, [STEP_CLOSE] = step_close};
+static const flow_step conn_steps[] = {[STEP_HEAD] = step_head,
+                                       [STEP_REQUEST] = step_request,
+                                       [STEP_LINGER] = step_linger,
+                                       [STEP_CLOSE] = step_close};
 static const char *const conn_step_names[] = {
     [STEP_HEAD] = "head", [STEP_REQUEST] = "request", [STEP_LINGER] = "linger", [STEP_CLOSE] = "close"};
 static const struct flow_type conn_type = {

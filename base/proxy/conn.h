@@ -1,5 +1,5 @@
-/* A client's HTTP/1.1 connection: reads heads, starts one request after another, and keeps order. While idle it owns
- * no buffer and no request: its own memory is this struct. */
+/* A client's HTTP/1.1 connection: reads heads, starts one request after another, and keeps order. While idle
+ * it owns no buffer and no request: its own memory is this struct. */
 #pragma once
 
 #include "io/io.h"
@@ -24,9 +24,9 @@ struct conn {
     size_t head_scanned;
     struct list node; /* in worker->conn_list */
     struct address peer;
-    bool close_after;  /* the request that is under way is the last */
-    bool discarding;   /* lingering: what comes is not read */
-    bool head_timing;  /* the timer runs for a head, not for idleness */
+    bool close_after; /* the request that is under way is the last */
+    bool discarding;  /* lingering: what comes is not read */
+    bool head_timing; /* the timer runs for a head, not for idleness */
 };
 
 /* An accepted socket becomes a connection, or is closed when there is no place for it. */

@@ -20,13 +20,14 @@ struct fill_order {
     const struct rule *rule;
     enum http_method method;
     struct str method_name;
-    struct str path;  /* canonical */
-    struct str query; /* what goes up, without its '?' */
-    struct str fields; /* lines to pass on, each with its CRLF (upward.h) */
+    struct str path;           /* canonical */
+    struct str query;          /* what goes up, without its '?' */
+    struct str fields;         /* lines to pass on, each with its CRLF (upward.h) */
     struct object *revalidate; /* a stored answer to be validated, or NULL; a reference is taken */
-    bool cacheable;            /* false: passed; the answer is for one client and no range or validator is ours */
-    bool authorization;        /* the request has the field */
-    struct request *body_from; /* a request whose body goes up, or NULL; it calls fill_forget_body when it goes */
+    bool cacheable;     /* false: passed; the answer is for one client and no range or validator is ours */
+    bool authorization; /* the request has the field */
+    struct request
+        *body_from; /* a request whose body goes up, or NULL; it calls fill_forget_body when it goes */
 };
 
 struct fill;
@@ -44,8 +45,8 @@ void fill_wake(struct fill *f);
 
 /* --- between fill.c and its parts --- */
 
-#define FILL_MAGIC      0x46696c6cu
-#define FILL_TRIES_MAX  4u /* connections for one fill, a failed reuse and a changed question included */
+#define FILL_MAGIC     0x46696c6cu
+#define FILL_TRIES_MAX 4u /* connections for one fill, a failed reuse and a changed question included */
 
 struct fill {
     struct flow flow;
@@ -85,9 +86,11 @@ struct fill {
     struct timer timer;
 
     uint64_t body_left; /* with HTTP_BODY_LENGTH */
+    bool no_room;       /* waits for the readers of its ring */
     uint64_t epoch;
     uint64_t request_unix_s;
-    bool body_sent; /* the request's body went up whole */
+    bool has_body;  /* one goes up; then nothing is asked twice */
+    bool body_sent; /* it went up whole */
     bool body_gone; /* its request ends before that */
 
     /* a file origin's (fill_file.c) */

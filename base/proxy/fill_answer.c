@@ -65,18 +65,17 @@ static void freshness_from(const struct fill *f, const struct http1_response *re
         r.expires_s = 0;
     r.has_date = fields_has(fields, FIELD_DATE) &&
                  date_parse(fields_get(fields, base, FIELD_DATE), now_s, &r.date_s) == 0;
-    r.has_age = fields_has(fields, FIELD_AGE) &&
-                str_to_u64(fields_get(fields, base, FIELD_AGE), &r.age_s) == 0;
+    r.has_age =
+        fields_has(fields, FIELD_AGE) && str_to_u64(fields_get(fields, base, FIELD_AGE), &r.age_s) == 0;
     freshness_of(&ask, &r, &rule, out);
 }
 
 /* --- the head --- */
 
-/* What is never part of a kept or relayed head: framing and hops are ours, Age and Cache-Status are told anew
- * for each answer. */
+/* What is never part of a kept or relayed head: framing and hops are ours, Age is told anew for each answer.
+ * Cache-Status stays, since it says what the caches above did when they gave it (RFC 9211, section 3). */
 static const uint64_t dropped = FIELD_BIT(FIELD_CONTENT_LENGTH) | FIELD_BIT(FIELD_TRANSFER_ENCODING) |
-                                FIELD_BIT(FIELD_CACHE_STATUS) | FIELD_BIT(FIELD_X_CACHE) |
-                                FIELD_BIT(FIELD_ACCEPT_RANGES);
+                                FIELD_BIT(FIELD_X_CACHE) | FIELD_BIT(FIELD_ACCEPT_RANGES);
 
 struct head_plan {
     unsigned status;
@@ -221,8 +220,8 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
               (part->ranged || (flight_slice(f->flight) == 0 && a.length <= CACHE_SLICE_BYTES) ||
                (flight_slice(f->flight) == 0 && r->framing == HTTP_BODY_CHUNKED));
     /* An answer that ends with its connection may have been cut short without a sign. */
-    if (r->framing == HTTP_BODY_CLOSE || (part->total != FLIGHT_LENGTH_UNKNOWN &&
-                                          part->total > f->site->site->conf->limits.object_bytes_max))
+    if (r->framing == HTTP_BODY_CLOSE ||
+        (part->total != FLIGHT_LENGTH_UNKNOWN && part->total > f->site->site->conf->limits.object_bytes_max))
         a.store = false;
     /* What must be asked for each time is one client's; failures of the origin are everybody's. */
     a.shared = fresh.store == FRESHNESS_STORE || fresh.store == FRESHNESS_NOT_FRESH || r->status >= 500;
@@ -248,7 +247,8 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
     if (error == 0)
         error = flight_begin(f->flight, &a, worker_now_ns(f->worker));
     free((void *)(uintptr_t)a.spec.head.p);
-    return error == 0 ? FILL_MEANS_BODY : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
+    return error == 0 ? FILL_MEANS_BODY
+                      : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
 }
 
 static enum fill_meaning begin_passed(struct fill *f)
@@ -257,23 +257,24 @@ static enum fill_meaning begin_passed(struct fill *f)
     bool has_length = r->framing == HTTP_BODY_LENGTH || r->has_content_length;
     struct flight_answer a = {.length = r->framing == HTTP_BODY_LENGTH ? r->content_length
                                         : r->framing == HTTP_BODY_NONE ? 0
-                                                                       : FLIGHT_LENGTH_UNKNOWN};
+                                                                       : FLIGHT_LENGTH_UNKNOWN,
+                              .opaque = true};
     struct head_plan plan = {.status = r->status,
-                             .has_length = has_length || (r->framing == HTTP_BODY_NONE && r->status >= 200 &&
-                                                          r->status != 204 && r->status != 304 &&
-                                                          f->method != HTTP_HEAD),
+                             .has_length = has_length ||
+                                           (r->framing == HTTP_BODY_NONE && r->status >= 200 &&
+                                            r->status != 204 && r->status != 304 && f->method != HTTP_HEAD),
                              .length = r->content_length,
                              .keep_age = true};
     int error;
 
-    a.spec = (struct object_spec){.status = r->status,
-                                  .total_bytes = a.length,
-                                  .birth_unix_s = io_now_unix_s(f->worker->io)};
+    a.spec = (struct object_spec){
+        .status = r->status, .total_bytes = a.length, .birth_unix_s = io_now_unix_s(f->worker->io)};
     error = render_head(f, r, f->head, &plan, &a.spec);
     if (error == 0)
         error = flight_begin(f->flight, &a, worker_now_ns(f->worker));
     free((void *)(uintptr_t)a.spec.head.p);
-    return error == 0 ? FILL_MEANS_BODY : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
+    return error == 0 ? FILL_MEANS_BODY
+                      : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
 }
 
 /* --- 304 --- */
@@ -384,7 +385,8 @@ static enum fill_meaning not_modified(struct fill *f)
     if (!b.overflow && http1_parse_response(b.p, b.n, true, &merged) > 0)
         error = renew(f, &merged, b.p, &object);
     free(b.p);
-    if (error != 0) { /* it may be kept no longer, or there is no room: fetch it as if it had not been there */
+    if (error !=
+        0) { /* it may be kept no longer, or there is no room: fetch it as if it had not been there */
         memory_remove(f->worker->proxy->memory, f->revalidate);
         object_unref(f->worker->proxy->memory, &f->revalidate);
         return FILL_MEANS_ASK_AGAIN;

@@ -1,6 +1,7 @@
-/* An origin that is a folder. Regular files below it and nothing else: the kernel resolves the name beneath the
- * folder (openat2 with RESOLVE_BENEATH), so that no "..", no absolute name and no symlink leads out. The answer is
- * rendered as an HTTP head and understood like that of any origin, so both kinds of origin behave alike. */
+/* An origin that is a folder. Regular files below it and nothing else: the kernel resolves the name beneath
+ * the folder (openat2 with RESOLVE_BENEATH), so that no "..", no absolute name and no symlink leads out. The
+ * answer is rendered as an HTTP head and understood like that of any origin, so both kinds of origin behave
+ * alike. */
 #include "http/date.h"
 #include "http/range.h"
 #include "proxy/fill.h"
@@ -16,17 +17,26 @@ enum { PHASE_BEGIN, PHASE_DIR, PHASE_OPEN, PHASE_STAT, PHASE_READ, PHASE_CHECK }
 static const struct {
     struct str extension, type;
 } types[] = {
-    {STR_INIT("ogg"), STR_INIT("audio/ogg")},        {STR_INIT("oga"), STR_INIT("audio/ogg")},
-    {STR_INIT("opus"), STR_INIT("audio/ogg")},       {STR_INIT("mp3"), STR_INIT("audio/mpeg")},
-    {STR_INIT("m4a"), STR_INIT("audio/mp4")},        {STR_INIT("m4s"), STR_INIT("audio/mp4")},
-    {STR_INIT("mp4"), STR_INIT("audio/mp4")},        {STR_INIT("aac"), STR_INIT("audio/aac")},
-    {STR_INIT("flac"), STR_INIT("audio/flac")},      {STR_INIT("wav"), STR_INIT("audio/wav")},
+    {STR_INIT("ogg"), STR_INIT("audio/ogg")},
+    {STR_INIT("oga"), STR_INIT("audio/ogg")},
+    {STR_INIT("opus"), STR_INIT("audio/ogg")},
+    {STR_INIT("mp3"), STR_INIT("audio/mpeg")},
+    {STR_INIT("m4a"), STR_INIT("audio/mp4")},
+    {STR_INIT("m4s"), STR_INIT("audio/mp4")},
+    {STR_INIT("mp4"), STR_INIT("audio/mp4")},
+    {STR_INIT("aac"), STR_INIT("audio/aac")},
+    {STR_INIT("flac"), STR_INIT("audio/flac")},
+    {STR_INIT("wav"), STR_INIT("audio/wav")},
     {STR_INIT("m3u8"), STR_INIT("application/vnd.apple.mpegurl")},
     {STR_INIT("mpd"), STR_INIT("application/dash+xml")},
-    {STR_INIT("ts"), STR_INIT("video/mp2t")},        {STR_INIT("jpg"), STR_INIT("image/jpeg")},
-    {STR_INIT("jpeg"), STR_INIT("image/jpeg")},      {STR_INIT("png"), STR_INIT("image/png")},
-    {STR_INIT("webp"), STR_INIT("image/webp")},      {STR_INIT("svg"), STR_INIT("image/svg+xml")},
-    {STR_INIT("json"), STR_INIT("application/json")}, {STR_INIT("html"), STR_INIT("text/html; charset=utf-8")},
+    {STR_INIT("ts"), STR_INIT("video/mp2t")},
+    {STR_INIT("jpg"), STR_INIT("image/jpeg")},
+    {STR_INIT("jpeg"), STR_INIT("image/jpeg")},
+    {STR_INIT("png"), STR_INIT("image/png")},
+    {STR_INIT("webp"), STR_INIT("image/webp")},
+    {STR_INIT("svg"), STR_INIT("image/svg+xml")},
+    {STR_INIT("json"), STR_INIT("application/json")},
+    {STR_INIT("html"), STR_INIT("text/html; charset=utf-8")},
     {STR_INIT("js"), STR_INIT("text/javascript; charset=utf-8")},
     {STR_INIT("css"), STR_INIT("text/css; charset=utf-8")},
     {STR_INIT("txt"), STR_INIT("text/plain; charset=utf-8")},
@@ -129,8 +139,9 @@ static void add_validators(const struct fill *f, struct buf *b)
     char date[DATE_BYTES];
 
     date_format(s->stx_mtime.tv_sec, date);
-    buf_printf(b, "ETag: \"%llx.%x-%llx\"\r\nLast-Modified: %.*s\r\n", (unsigned long long)s->stx_mtime.tv_sec,
-               s->stx_mtime.tv_nsec, (unsigned long long)s->stx_size, DATE_BYTES, date);
+    buf_printf(b, "ETag: \"%llx.%x-%llx\"\r\nLast-Modified: %.*s\r\n",
+               (unsigned long long)s->stx_mtime.tv_sec, s->stx_mtime.tv_nsec, (unsigned long long)s->stx_size,
+               DATE_BYTES, date);
     http1_add_field(b, STR("Date"), worker_date(f->worker));
 }
 
@@ -252,10 +263,14 @@ enum flow_result fill_file_body_step(struct flow *flow)
     int result;
 
     io_timer_cancel(io, &f->timer); /* a disk has no time limit; its errors come by themselves */
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
     if (f->response.framing != HTTP_BODY_LENGTH || f->response.content_length == 0)
         return fill_whole(f, false);
     if (f->op.in_flight)
         return FLOW_WAIT;
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
     if (io_op_take(&f->op, &result)) {
         if (f->file_phase == PHASE_CHECK) {
             if (result < 0 || has_changed(f))

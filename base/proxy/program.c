@@ -37,7 +37,7 @@ struct thread_start {
 };
 
 static const struct io_options io_options = {
-    .entries = 1024, .receive_buffers = 1024, .receive_buffer_bytes = 4096};
+    .entries = 1024, .receive_buffers = 1024, .receive_buffer_bytes = 2048};
 
 static void run_worker(struct life *life, struct worker *w)
 {
@@ -125,7 +125,8 @@ static void admin_options_of(const struct life *life, const struct proxy_conf *c
                              struct admin_options *out)
 {
     *out = (struct admin_options){.program = life->program->options.name,
-                                  .socket_path = conf->admin.socket_path.n > 0 ? conf->admin.socket_path.p : NULL,
+                                  .socket_path =
+                                      conf->admin.socket_path.n > 0 ? conf->admin.socket_path.p : NULL,
                                   .token = conf->admin.token,
                                   .hosts = conf->admin.hosts,
                                   .hosts_n = conf->admin.hosts_n};
@@ -222,7 +223,8 @@ static void cache_metrics(struct metrics_writer *w, void *context)
     flight_stats(life->proxy.flights, &f);
     metrics_family(w, "cache_objects", METRIC_GAUGE, "Objects kept, by tier.");
     metrics_u64(w, "tier=\"memory\"", m.objects);
-    metrics_family(w, "cache_bytes", METRIC_GAUGE, "Bytes in use, by tier; index and fills under way included.");
+    metrics_family(w, "cache_bytes", METRIC_GAUGE,
+                   "Bytes in use, by tier; index and fills under way included.");
     metrics_u64(w, "tier=\"memory\"", m.bytes);
     metrics_family(w, "cache_size_bytes", METRIC_GAUGE, "Bytes that may be used, by tier.");
     metrics_u64(w, "tier=\"memory\"", life->proxy.site->conf->memory_bytes);
@@ -271,7 +273,8 @@ static void get_object(const struct admin_request *request, struct admin_reply *
 {
     const struct life *life = context;
     char url[8192], canonical[8192], query[3 * 8192], text[4 * 8192];
-    struct buf b = buf_of(url, sizeof url), kept = buf_of(query, sizeof query), key_text = buf_of(text, sizeof text);
+    struct buf b = buf_of(url, sizeof url), kept = buf_of(query, sizeof query),
+               key_text = buf_of(text, sizeof text);
     struct url_target target;
     struct str path;
     struct cache_key key;
@@ -386,7 +389,8 @@ static int create_metrics(struct life *life)
         return -ENOMEM;
     for (unsigned i = 0; i < life->proxy.workers_n; i++)
         life->stats[i] = &life->proxy.workers[i]->stats;
-    metrics_add_table(life->metrics, proxy_stats_table, proxy_stats_table_n, life->stats, life->proxy.workers_n);
+    metrics_add_table(life->metrics, proxy_stats_table, proxy_stats_table_n, life->stats,
+                      life->proxy.workers_n);
     metrics_add_source(life->metrics, cache_metrics, life);
     if (life->proxy.access_log != NULL)
         metrics_add_source(life->metrics, access_log_metrics, life->proxy.access_log);

@@ -1,5 +1,5 @@
-/* The life of segue-edge and segue-shield: command line, configuration, shared state, worker threads, control loop,
- * reload and drain. What is particular to one of them is in struct program. */
+/* The life of segue-edge and segue-shield: command line, configuration, shared state, worker threads, control
+ * loop, reload and drain. What is particular to one of them is in struct program. */
 #pragma once
 
 #include "node/options.h"

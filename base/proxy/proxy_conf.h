@@ -12,9 +12,9 @@
 #include "http/signed_url.h"
 #include "http/url.h"
 #include "proxy/rules.h"
-#include "util/ip.h"
 #include "util/arena.h"
 #include "util/conf.h"
+#include "util/ip.h"
 
 #include <sys/socket.h>
 

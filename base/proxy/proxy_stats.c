@@ -5,9 +5,13 @@
 #define AT(member) offsetof(struct proxy_stats, member)
 
 #define COUNTER(metric, text, tags, member)                                                                  \
-    {.name = metric, .help = text, .type = METRIC_COUNTER, .labels = tags, .offset = AT(member)}
+    {                                                                                                        \
+        .name = metric, .help = text, .type = METRIC_COUNTER, .labels = tags, .offset = AT(member)           \
+    }
 #define GAUGE(metric, text, tags, member)                                                                    \
-    {.name = metric, .help = text, .type = METRIC_GAUGE, .labels = tags, .offset = AT(member)}
+    {                                                                                                        \
+        .name = metric, .help = text, .type = METRIC_GAUGE, .labels = tags, .offset = AT(member)             \
+    }
 #define HISTOGRAM(metric, text, tags, member)                                                                \
     {                                                                                                        \
         .name = metric, .help = text, .type = METRIC_HISTOGRAM, .unit = METRIC_NS, .labels = tags,           \
@@ -18,7 +22,8 @@
     COUNTER("requests_total", "Requests answered, by status class and what the cache did.",                  \
             "status=\"" class_name "\",result=\"" cache_name "\"", requests[class][cache])
 #define REQUESTS(cache_name, cache)                                                                          \
-    REQUESTS_OF("none", STAT_CLASS_NONE, cache_name, cache), REQUESTS_OF("2xx", STAT_CLASS_2XX, cache_name, cache), \
+    REQUESTS_OF("none", STAT_CLASS_NONE, cache_name, cache),                                                 \
+        REQUESTS_OF("2xx", STAT_CLASS_2XX, cache_name, cache),                                               \
         REQUESTS_OF("3xx", STAT_CLASS_3XX, cache_name, cache),                                               \
         REQUESTS_OF("4xx", STAT_CLASS_4XX, cache_name, cache),                                               \
         REQUESTS_OF("5xx", STAT_CLASS_5XX, cache_name, cache)
@@ -52,10 +57,11 @@ const struct metric_desc proxy_stats_table[] = {
     COUNTER("fills_total", "Fetches from above that ended, by how.", "result=\"complete\"", fills_completed),
     COUNTER("fills_total", "", "result=\"not_modified\"", fills_not_modified),
     COUNTER("fills_total", "", "result=\"failed\"", fills_failed),
-    COUNTER("upstream_bodies_too_long_total", "Answers longer than their Content-Length.", NULL, origin_longer),
+    COUNTER("upstream_bodies_too_long_total", "Answers longer than their Content-Length.", NULL,
+            origin_longer),
     COUNTER("connections_accepted_total", "Client connections accepted.", NULL, connections_accepted),
-    COUNTER("connections_refused_total", "Client connections closed because connections_max was reached.", NULL,
-            connections_refused),
+    COUNTER("connections_refused_total", "Client connections closed because connections_max was reached.",
+            NULL, connections_refused),
     COUNTER("accept_errors_total", "Accepts that failed, such as for want of file descriptors.", NULL,
             accept_errors),
     GAUGE("connections", "Client connections open, by state.", "state=\"open\"", connections_open),

@@ -5,7 +5,14 @@
 #include "node/access_log.h"
 #include "util/stats.h"
 
-enum stat_class { STAT_CLASS_NONE, STAT_CLASS_2XX, STAT_CLASS_3XX, STAT_CLASS_4XX, STAT_CLASS_5XX, STAT_CLASSES };
+enum stat_class {
+    STAT_CLASS_NONE,
+    STAT_CLASS_2XX,
+    STAT_CLASS_3XX,
+    STAT_CLASS_4XX,
+    STAT_CLASS_5XX,
+    STAT_CLASSES
+};
 
 enum stat_signature {
     STAT_SIGNATURE_OK,

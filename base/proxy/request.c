@@ -10,6 +10,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* In a crowd, everybody gets a first piece before anybody gets all (worker_yield): it begins the playing. */
+#define CROWD_REQUESTS    64u
+#define CROWD_PIECE_BYTES (16u * 1024u)
+
 enum {
     STEP_ADMIT,
     STEP_CONTINUE, /* 100 Continue is being sent */
@@ -57,6 +61,8 @@ static struct request *request_new(struct conn *c)
     r->conn = c;
     r->site = worker_site_ref(w->site);
     r->begun_ns = worker_now_ns(w);
+    r->yielding.flow = &r->flow;
+    list_init(&r->yielding.node);
     io_wake(w->io, &r->flow);
     return r;
 }
@@ -186,9 +192,9 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     if (fields->p == NULL)
         return false;
     upward_fields(&r->http.fields, r->head,
-                  r->cacheable                       ? UPWARD_FILL
+                  r->cacheable                     ? UPWARD_FILL
                   : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
-                                                     : UPWARD_PASS,
+                                                   : UPWARD_PASS,
                   fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
@@ -232,9 +238,11 @@ static enum flow_result step_pass(struct flow *flow)
     struct worker *w = r->worker;
     struct flight *f;
 
-    r->cache = ACCESS_CACHE_PASS;
-    r->cache_status_detail = "fwd=bypass";
-    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key);
+    if (!r->head_sent) {
+        r->cache = ACCESS_CACHE_PASS;
+        r->cache_status_detail = "fwd=bypass";
+    }
+    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key, r->slice);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
     start_fill(r, &f, NULL, r->body_over || r->cacheable ? NULL : r);
@@ -252,10 +260,14 @@ static uint64_t select_variant(void *context, struct str vary)
 static void refresh_behind(struct request *r, uint32_t slice, struct object *revalidate)
 {
     struct worker *w = r->worker;
-    struct flight *f =
-        flight_background(w->proxy->flights, w->index, &r->key, slice,
-                          revalidate != NULL ? object_variant(revalidate) : r->variant);
+    uint64_t variant = revalidate != NULL ? object_variant(revalidate) : r->variant;
+    struct flight_error ignored;
+    struct flight *f;
 
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) !=
+        FLIGHT_PAST_NONE)
+        return;
+    f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
         start_fill(r, &f, revalidate, NULL);
 }
@@ -291,7 +303,7 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_FAILED:
         return serve_stale(r) ? FLOW_NEXT : refuse(r, error.status, "the origin failed a moment ago");
     case FLIGHT_PAST_SCATTERED:
-        return r->head_sent ? refuse(r, 502, NULL) : go(r, STEP_PASS);
+        return go(r, STEP_PASS);
     case FLIGHT_PAST_NONE:
         break;
     }
@@ -300,7 +312,8 @@ static enum flow_result join(struct request *r)
         return refuse(r, 503, "out of memory");
     if (!r->head_sent) {
         r->cache = made ? ACCESS_CACHE_MISS : ACCESS_CACHE_JOINED;
-        r->cache_status_detail = made ? r->stale != NULL ? "fwd=stale" : "fwd=uri-miss" : "fwd=uri-miss; collapsed";
+        r->cache_status_detail =
+            made ? r->stale != NULL ? "fwd=stale" : "fwd=uri-miss" : "fwd=uri-miss; collapsed";
     }
     if (made)
         start_fill(r, &f, r->stale, NULL);
@@ -404,9 +417,8 @@ static enum flow_result step_flight(struct flow *flow)
     if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
         return take_flight_object(r);
     if (flight_scattered(&r->reader))
-        return r->head_sent ? refuse(r, 502, NULL) : leave_and(r, STEP_PASS);
-    if (!r->reader.first &&
-        is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
+        return leave_and(r, STEP_PASS);
+    if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
         return FLOW_NEXT;
@@ -431,7 +443,8 @@ static enum flow_result step_answer(struct flow *flow)
     view_of(r, &v);
     if (r->reader.flight != NULL)
         r->upstream_status = v.status;
-    /* RFC 9111, 4.4: a method that may have changed something, and succeeded, makes what is stored invalid. */
+    /* RFC 9111, 4.4: a method that may have changed something, and succeeded, makes what is stored invalid.
+     */
     if (!http_method_is_safe((enum http_method)r->http.method) && v.status < 400)
         (void)memory_remove_key(memory_of(r), &r->key);
     if (!r->body_over)
@@ -478,18 +491,27 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
 {
     struct flight *f = r->reader.flight;
     uint64_t offset = r->at - v->offset;
-    enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
+    /* Before the bytes: what came before the end is there, and what comes after this look wakes. */
+    r->seen_state = (uint8_t)flight_state(f);
+    r->seen_written = flight_written(f);
+    if (offset < r->reader.read) /* a ring has overwritten it */
+        return BODY_BROKEN;
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
         add_run(r, run);
         return BODY_ADDED;
     }
-    if (state == FLIGHT_COMPLETE)
+    if (r->seen_state == FLIGHT_COMPLETE)
         return r->unknown_length ? BODY_END : BODY_BROKEN;
-    return state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+    return r->seen_state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+}
+
+static bool is_crowded(const struct request *r)
+{
+    return r->worker->requests.in_use > CROWD_REQUESTS;
 }
 
 /* Adds what can be sent next of the range that is under way. */
@@ -505,6 +527,8 @@ static enum body add_body(struct request *r)
     view_of(r, &v);
     if (v.total != FLIGHT_LENGTH_UNKNOWN && (r->at < v.offset || r->at - v.offset >= v.length))
         return BODY_ELSEWHERE;
+    if (r->sent_bytes == 0 && is_crowded(r) && left > CROWD_PIECE_BYTES)
+        left = CROWD_PIECE_BYTES;
     if (r->multipart && r->at == r->ranges.at[r->range_at].first && !r->part_begun) {
         request_render_part(r, &v);
         r->part_begun = true;
@@ -534,8 +558,8 @@ static enum flow_result send_vecs(struct request *r)
     return FLOW_WAIT;
 }
 
-/* The next slice comes from the cache or a flight of its own. The one after it is fetched meanwhile, so that the
- * client does not wait at each boundary. */
+/* The next slice comes from the cache or a flight of its own. The one after it is fetched meanwhile, so that
+ * the client does not wait at each boundary. */
 static enum flow_result next_slice(struct request *r)
 {
     struct object *next;
@@ -607,6 +631,7 @@ static enum flow_result step_body(struct flow *flow)
 {
     struct request *r = request_of(flow);
 
+    list_remove(&r->yielding.node);
     if (r->aborted)
         return go(r, STEP_END);
     if (r->head_sent && !r->last_sent && !source_fits(r))
@@ -621,9 +646,8 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, flight_state(r->reader.flight), flight_written(r->reader.flight))
-                   ? FLOW_WAIT
-                   : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT
+                                                                                          : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:
@@ -698,7 +722,13 @@ static enum flow_result step_sending(struct flow *flow)
     r->body_sent_bytes += r->vecs_body_bytes;
     r->vecs_n = r->vec_at = 0;
     r->vecs_body_bytes = 0;
-    return go(r, r->last_sent ? STEP_END : STEP_BODY);
+    if (r->last_sent)
+        return go(r, STEP_END);
+    r->flow.step = STEP_BODY;
+    if (!is_crowded(r))
+        return FLOW_NEXT;
+    worker_yield(r->worker, &r->yielding);
+    return FLOW_WAIT;
 }
 
 /* --- the end --- */
@@ -762,6 +792,7 @@ static enum flow_result step_end(struct flow *flow)
         fill_forget_body(r->body_to);
         return FLOW_WAIT; /* request_body_taken has woken us, or will */
     }
+    list_remove(&r->yielding.node);
     io_timer_cancel(r->worker->io, &r->timer);
     release_source(r);
     if (r->stale != NULL)

@@ -1,7 +1,7 @@
-/* One request, whatever carries it: judged, matched to a rule, its signature checked, looked up, and answered from
- * memory or from a flight. It is a flow of its own beside its connection's, so that a connection can carry
- * several; it hands what it sends to the connection and does not know how that is framed beyond HTTP/1.1's
- * head. It owns its copy of the head. */
+/* One request, whatever carries it: judged, matched to a rule, its signature checked, looked up, and answered
+ * from memory or from a flight. It is a flow of its own beside its connection's, so that a connection can
+ * carry several; it hands what it sends to the connection and does not know how that is framed beyond
+ * HTTP/1.1's head. It owns its copy of the head. */
 #pragma once
 
 #include "cache/flight.h"
@@ -15,10 +15,10 @@
 struct conn;
 struct fill;
 
-#define REQUEST_MAGIC         0x52657175u
-#define REQUEST_HEAD_INLINE   1536 /* longer heads are allocated */
-#define REQUEST_OUT_BYTES     1024 /* what is rendered for an answer beside stored heads and bodies */
-#define REQUEST_VECS_MAX      6
+#define REQUEST_MAGIC       0x52657175u
+#define REQUEST_HEAD_INLINE 1536 /* longer heads are allocated */
+#define REQUEST_OUT_BYTES   1024 /* what is rendered for an answer beside stored heads and bodies */
+#define REQUEST_VECS_MAX    6
 
 /* What an answer is made from: a stored object, or a flight that is under way. */
 struct answer_view {
@@ -46,7 +46,7 @@ struct request {
     size_t head_n;
     struct http1_request http;
     struct signed_url_parts parts;
-    struct str path; /* canonical; in the head or in `text` */
+    struct str path;  /* canonical; in the head or in `text` */
     struct str query; /* kept; in `text` */
     struct str host;  /* without its port, as the client wrote it */
     struct cache_key key;
@@ -58,6 +58,8 @@ struct request {
     struct object *object; /* what is being served, or NULL */
     struct object *stale;  /* what may be served if the flight fails */
     struct flight_reader reader;
+    uint64_t seen_written; /* of the flight, with seen_state, when its bytes were last looked for */
+    uint8_t seen_state;
     uint32_t slice;
     uint64_t variant;
     uint64_t version; /* of the representation that the head promised; 0 before */
@@ -82,6 +84,7 @@ struct request {
     unsigned vecs_n, vec_at;
     uint64_t vecs_bytes, vecs_body_bytes; /* of what is in flight */
     struct timer timer;
+    struct worker_yielding yielding;
     uint64_t acked_bytes; /* at the last look */
     uint64_t acked_since_ns;
 
@@ -102,8 +105,8 @@ struct request {
     char head_inline[REQUEST_HEAD_INLINE];
 };
 
-/* Takes a complete head (copied) that has been parsed, and starts the flow. NULL: no place; the connection answers
- * 503. */
+/* Takes a complete head (copied) that has been parsed, and starts the flow. NULL: no place; the connection
+ * answers 503. */
 struct request *request_start(struct conn *c, const char *head, size_t head_n,
                               const struct http1_request *parsed);
 
@@ -118,7 +121,7 @@ void request_client_spoke(struct request *r);
 
 /* --- its body, pulled by the fill that passes it on --- */
 
-enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
+enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END, REQUEST_BODY_TOO_LONG };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
@@ -131,12 +134,13 @@ void request_body_taken(struct request *r);
 
 /* --- between request.c and its parts --- */
 
-/* The cache key of a canonical path and a query as sent, as the rule keeps it. `kept` gets the query that the key
- * holds, `text` what the key borrows. 0, or -E2BIG. */
-int request_key(const struct rule *rule, struct str path, struct str query, struct buf *kept, struct buf *text,
-                struct cache_key *key);
+/* The cache key of a canonical path and a query as sent, as the rule keeps it. `kept` gets the query that the
+ * key holds, `text` what the key borrows. 0, or -E2BIG. */
+int request_key(const struct rule *rule, struct str path, struct str query, struct buf *kept,
+                struct buf *text, struct cache_key *key);
 
-/* request_admit.c: from the head to key and rule. 0, or the status to refuse with (r->reason and *detail set). */
+/* request_admit.c: from the head to key and rule. 0, or the status to refuse with (r->reason and *detail
+ * set). */
 unsigned request_admit(struct request *r, const char **detail);
 
 /* request_answer.c: heads and plans. Each renders into r->out and r->vecs. */

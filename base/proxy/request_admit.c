@@ -60,9 +60,9 @@ static struct address client_of(const struct request *r)
 static unsigned check_method(struct request *r)
 {
     static const unsigned bits[] = {
-        [HTTP_GET] = RULE_METHOD_GET,       [HTTP_HEAD] = RULE_METHOD_HEAD,
-        [HTTP_POST] = RULE_METHOD_POST,     [HTTP_PUT] = RULE_METHOD_PUT,
-        [HTTP_DELETE] = RULE_METHOD_DELETE, [HTTP_PATCH] = RULE_METHOD_PATCH,
+        [HTTP_GET] = RULE_METHOD_GET,         [HTTP_HEAD] = RULE_METHOD_HEAD,
+        [HTTP_POST] = RULE_METHOD_POST,       [HTTP_PUT] = RULE_METHOD_PUT,
+        [HTTP_DELETE] = RULE_METHOD_DELETE,   [HTTP_PATCH] = RULE_METHOD_PATCH,
         [HTTP_OPTIONS] = RULE_METHOD_OPTIONS, [HTTP_METHOD_OTHER] = 0,
     };
     unsigned method = r->http.method;
@@ -91,12 +91,13 @@ static unsigned check_signature(struct request *r, const char **detail)
 
     if (r->rule->signing == RULE_SIGNING_IGNORED)
         return 0;
-    result = signed_url_verify(signing->keys, &signing->policy, &r->parts, (int64_t)io_now_unix_s(w->io), &client,
-                               &w->scratch, &claims);
+    result = signed_url_verify(signing->keys, &signing->policy, &r->parts, (int64_t)io_now_unix_s(w->io),
+                               &client, &w->scratch, &claims);
     if (result == SIGNED_URL_MISSING && r->rule->signing == RULE_SIGNING_OPTIONAL)
         return 0;
     if (result != SIGNED_URL_OK) {
-        enum stat_signature count = counts[result] == STAT_SIGNATURE_OK ? STAT_SIGNATURE_WRONG : counts[result];
+        enum stat_signature count =
+            counts[result] == STAT_SIGNATURE_OK ? STAT_SIGNATURE_WRONG : counts[result];
 
         stat_inc(&w->stats.signatures[count]);
         r->reason = signed_url_reason(result).p;
@@ -141,8 +142,8 @@ static void keep_query(const struct rule *rule, struct str query, struct buf *ou
         url_query_keep(query, rule->keep_query, rule->keep_query_n, out);
 }
 
-int request_key(const struct rule *rule, struct str path, struct str query, struct buf *kept, struct buf *text,
-                struct cache_key *key)
+int request_key(const struct rule *rule, struct str path, struct str query, struct buf *kept,
+                struct buf *text, struct cache_key *key)
 {
     keep_query(rule, query, kept);
     return kept->overflow ? -E2BIG : cache_key_make(text, site_name, path, buf_str(kept), key);
@@ -225,6 +226,10 @@ unsigned request_admit(struct request *r, const char **detail)
     status = check_signature(r, detail);
     if (status != 0)
         return status;
+    if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {
+        *detail = "the body is too long";
+        return 413;
+    }
     r->authorization = fields_has(&r->http.fields, FIELD_AUTHORIZATION);
     r->cacheable = r->rule->cache && (r->http.method == HTTP_GET || r->http.method == HTTP_HEAD);
     status = make_key(r);

@@ -47,7 +47,7 @@ void answer_view_of_flight(const struct flight *f, struct answer_view *v)
         .lifetime_s = s->lifetime_s,
         .status = s->status,
         .flags = s->flags,
-        .opaque = !a->shared && !a->store,
+        .opaque = a->opaque,
     };
 }
 
@@ -140,8 +140,8 @@ static void add_not_modified_fields(struct buf *b, struct str tail)
         const char *colon = memchr(line.p, ':', line.n);
         enum field_id id = field_id_of(str_of(line.p, colon == NULL ? 0 : (size_t)(colon - line.p)));
 
-        if (id == FIELD_CACHE_CONTROL || id == FIELD_CONTENT_LOCATION || id == FIELD_DATE || id == FIELD_ETAG ||
-            id == FIELD_EXPIRES || id == FIELD_VARY || id == FIELD_CDN_CACHE_CONTROL ||
+        if (id == FIELD_CACHE_CONTROL || id == FIELD_CONTENT_LOCATION || id == FIELD_DATE ||
+            id == FIELD_ETAG || id == FIELD_EXPIRES || id == FIELD_VARY || id == FIELD_CDN_CACHE_CONTROL ||
             id == FIELD_LAST_MODIFIED)
             buf_add_str(b, line);
         tail = str_skip(tail, line.n);
@@ -291,10 +291,20 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
-static const uint64_t conditional_fields =
-    FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) | FIELD_BIT(FIELD_IF_MATCH) |
-    FIELD_BIT(FIELD_IF_NONE_MATCH) | FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
-    FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE);
+/* What is read forwards only cannot be sent in another order. */
+static bool can_be_sent(const struct request *r)
+{
+    bool forwards = true;
+
+    for (unsigned i = 1; i < r->ranges.n; i++)
+        forwards = forwards && r->ranges.at[i - 1].last < r->ranges.at[i].first;
+    return forwards || r->reader.flight == NULL || flight_keeps(r->reader.flight);
+}
+
+static const uint64_t conditional_fields = FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) |
+                                           FIELD_BIT(FIELD_IF_MATCH) | FIELD_BIT(FIELD_IF_NONE_MATCH) |
+                                           FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
+                                           FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE);
 
 void request_render(struct request *r, const struct answer_view *v)
 {
@@ -325,6 +335,8 @@ void request_render(struct request *r, const struct answer_view *v)
             request_render_unsatisfiable(r, v->total);
             return;
         }
+        if (result == RANGE_PARTIAL && !can_be_sent(r))
+            result = RANGE_WHOLE; /* RFC 9110, 14.2: a server may ignore Range */
     }
     plan(r, v, result);
     if (result == RANGE_PARTIAL)

@@ -1,4 +1,5 @@
-/* The body of a request that is passed on: pulled by its fill, run by run, out of the connection's buffers. */
+/* The body of a request that is passed on: pulled by its fill, run by run, out of the connection's buffers.
+ */
 #include "proxy/conn.h"
 #include "proxy/request.h"
 

@@ -56,7 +56,7 @@ void upstream_set_retire(struct upstream_set **setp)
 
     set->retired = true;
     for (unsigned i = 0; i < set->n; i++)
-        LIST_EACH(&set->items[i].idle, node) {
+        LIST_EACH (&set->items[i].idle, node) {
             struct upstream_conn *c = LIST_ENTRY(node, struct upstream_conn, node);
 
             c->flow.step = STEP_CLOSE;
@@ -74,7 +74,8 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 33;
 }
 
-/* Weighted rendezvous: the highest -weight / ln(u) for u uniform in (0, 1) wins with probability by weight. */
+/* Weighted rendezvous: the highest -weight / ln(u) for u uniform in (0, 1) wins with probability by weight.
+ */
 static double rank_of(const struct upstream *u, unsigned index, struct hash128 key)
 {
     uint64_t h = mix(key.low ^ mix(key.high + index));
@@ -133,7 +134,7 @@ struct upstream_conn *upstream_take_idle(struct upstream *u, struct flow *flow)
 {
     struct worker *w = u->set->worker;
 
-    LIST_EACH(&u->idle, node) {
+    LIST_EACH (&u->idle, node) {
         struct upstream_conn *c = LIST_ENTRY(node, struct upstream_conn, node);
 
         /* Not in the turn in which it came back: what its peer sent beyond the answer, or its end, would not

@@ -1,8 +1,8 @@
 /* The upstreams of a worker under one snapshot: choice, passive health, and pooled keep-alive connections.
  *
- * An upstream that fails in a row is left alone for a while that doubles up to UPSTREAM_REST_MS_MAX; the first
- * request after it tries. Among those that are well, the one whose hash with the key is highest is chosen
- * (rendezvous, by weight), so that an object has one place above us. */
+ * An upstream that fails in a row is left alone for a while that doubles up to UPSTREAM_REST_MS_MAX; the
+ * first request after it tries. Among those that are well, the one whose hash with the key is highest is
+ * chosen (rendezvous, by weight), so that an object has one place above us. */
 #pragma once
 
 #include "io/io.h"
@@ -14,7 +14,7 @@
 struct worker;
 struct upstream_set;
 
-#define UPSTREAM_FAILURES_MAX 3u     /* in a row, then it rests */
+#define UPSTREAM_FAILURES_MAX 3u /* in a row, then it rests */
 #define UPSTREAM_REST_MS_MIN  1000u
 #define UPSTREAM_REST_MS_MAX  30000u
 

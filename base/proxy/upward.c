@@ -14,7 +14,8 @@ static const uint64_t never = FIELD_BIT(FIELD_HOST) | FIELD_BIT(FIELD_CONTENT_LE
                               FIELD_BIT(FIELD_VIA) | FIELD_BIT(FIELD_EXPECT);
 
 /* What would make a shared answer depend on who asked first. Cookie: the answer is chosen without it, so one
- * client's cannot become everybody's. Accept-Encoding, Accept-Language and the like stay: Vary covers them. */
+ * client's cannot become everybody's. Accept-Encoding, Accept-Language and the like stay: Vary covers them.
+ */
 static const uint64_t not_for_fills =
     FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) | FIELD_BIT(FIELD_IF_MATCH) |
     FIELD_BIT(FIELD_IF_NONE_MATCH) | FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
@@ -36,7 +37,8 @@ static void add_field(struct str name, struct str value, enum upward_use use, st
 {
     uint64_t left;
 
-    if (use == UPWARD_PASS_OPTIONS && str_eq_nocase(name, max_forwards) && str_to_u64(value, &left) == 0 && left > 0)
+    if (use == UPWARD_PASS_OPTIONS && str_eq_nocase(name, max_forwards) && str_to_u64(value, &left) == 0 &&
+        left > 0)
         http1_add_field_u64(out, max_forwards, left - 1);
     else
         http1_add_field(out, name, value);
@@ -126,8 +128,8 @@ int upward_render(struct fill *f)
 {
     const struct proxy_upstream *to = f->upstream->conf;
     const struct proxy_conf *conf = f->site->site->conf;
-    size_t cap = f->method_name.n + to->path.n + f->path.n + f->query.n + to->host_field.n +
-                 f->fields.n + to->peer_token.n + 2 * conf->name.n + 1024;
+    size_t cap = f->method_name.n + to->path.n + f->path.n + f->query.n + to->host_field.n + f->fields.n +
+                 to->peer_token.n + 2 * conf->name.n + 1024;
     struct buf b;
 
     if (f->revalidate != NULL)

@@ -8,17 +8,17 @@ struct fill;
 
 /* Whether the answer is stored or shared decides which fields may go up. */
 enum upward_use {
-    UPWARD_FILL, /* cacheable: no Range, no conditionals, no Cookie, nothing of one client alone */
-    UPWARD_PASS, /* passed: all that is end to end */
+    UPWARD_FILL,         /* cacheable: no Range, no conditionals, no Cookie, nothing of one client alone */
+    UPWARD_PASS,         /* passed: all that is end to end */
     UPWARD_PASS_OPTIONS, /* the same, and Max-Forwards counts down (RFC 9110, 7.6.2) */
 };
 
-/* Adds the lines to pass on. Never hop-by-hop fields, Host, Content-Length, X-Forwarded-For, CDN-Loop, Via, peer
- * tokens or Expect. Check out->overflow. */
+/* Adds the lines to pass on. Never hop-by-hop fields, Host, Content-Length, X-Forwarded-For, CDN-Loop, Via,
+ * peer tokens or Expect. Check out->overflow. */
 void upward_fields(const struct fields *fields, const char *base, enum upward_use use, struct buf *out);
 
-/* The variant a request selects among those of an answer with this Vary (http/vary.h), never 0. Fields that do not
- * go up with a fill do not count: the answer was chosen without them. */
+/* The variant a request selects among those of an answer with this Vary (http/vary.h), never 0. Fields that
+ * do not go up with a fill do not count: the answer was chosen without them. */
 uint64_t upward_variant(struct str vary, const struct fields *fields, const char *base);
 
 /* Renders f->out for f->upstream: request line, Host, the fields, then Range, conditionals, framing, Via,

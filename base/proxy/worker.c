@@ -12,7 +12,9 @@
 
 #define ACCEPT_RETRY_MS 100u
 #define ACCEPT_MAX      64 /* in one step, then others get their turn */
-#define POOL_KEEP       256u
+#define CONNS_KEEP      256u
+#define REQUESTS_KEEP   64u /* 6 KiB each: what a core has under way when it is busy */
+#define FILLS_KEEP      16u
 #define FILLS_MAX       65536u
 
 /* --- sites --- */
@@ -124,9 +126,10 @@ static enum flow_result step_accept(struct flow *flow)
         return FLOW_WAIT;
     stat_inc(&w->stats.accept_errors);
     if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
-        log_limited(&limiter, LOG_LEVEL_ERROR,
-                    "no more connections can be accepted: %s; raise LimitNOFILE, or lower limits.connections_max",
-                    strerror(-fd));
+        log_limited(
+            &limiter, LOG_LEVEL_ERROR,
+            "no more connections can be accepted: %s; raise LimitNOFILE, or lower limits.connections_max",
+            strerror(-fd));
         io_timer_set(w->io, &a->timer, flow, ACCEPT_RETRY_MS);
         flow->step = STEP_PAUSE;
         return FLOW_WAIT;
@@ -168,8 +171,10 @@ static enum flow_result step_stop(struct flow *flow)
     return FLOW_WAIT;
 }
 
-static const flow_step acceptor_steps[] = {
-    [STEP_START] = step_start, [STEP_ACCEPT] = step_accept, [STEP_PAUSE] = step_pause, [STEP_STOP] = step_stop};
+static const flow_step acceptor_steps[] = {[STEP_START] = step_start,
+                                           [STEP_ACCEPT] = step_accept,
+                                           [STEP_PAUSE] = step_pause,
+                                           [STEP_STOP] = step_stop};
 static const char *const acceptor_step_names[] = {
     [STEP_START] = "start", [STEP_ACCEPT] = "accept", [STEP_PAUSE] = "pause", [STEP_STOP] = "stop"};
 static const struct flow_type acceptor_type = {
@@ -197,9 +202,10 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
         w->connections_max = 1;
     w->random = hash_of(str_of((const char *)&index, sizeof index)).low;
     list_init(&w->conn_list);
-    pool_init(&w->conns, "connections", sizeof(struct conn), w->connections_max, POOL_KEEP);
-    pool_init(&w->requests, "requests", sizeof(struct request), w->connections_max, POOL_KEEP);
-    pool_init(&w->fills, "fills", sizeof(struct fill), FILLS_MAX, POOL_KEEP);
+    list_init(&w->yielding);
+    pool_init(&w->conns, "connections", sizeof(struct conn), w->connections_max, CONNS_KEEP);
+    pool_init(&w->requests, "requests", sizeof(struct request), w->connections_max, REQUESTS_KEEP);
+    pool_init(&w->fills, "fills", sizeof(struct fill), FILLS_MAX, FILLS_KEEP);
     w->acceptors = calloc(conf->listen_n, sizeof w->acceptors[0]);
     w->acceptors_n = conf->listen_n;
     if (w->acceptors == NULL)
@@ -340,7 +346,7 @@ static void drain_received(struct mail *mail, void *context)
     for (unsigned i = 0; i < w->acceptors_n; i++)
         if (w->acceptors[i].started)
             io_wake(w->io, &w->acceptors[i].flow);
-    LIST_EACH(&w->conn_list, node)
+    LIST_EACH (&w->conn_list, node)
         conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
 }
 
@@ -378,6 +384,34 @@ bool worker_stop(struct worker *w)
         resolver_destroy(&w->resolver);
     }
     return w->stats.upstream_open == 0;
+}
+
+/* --- yielding --- */
+
+static enum flow_result yielder_step(struct flow *flow)
+{
+    struct worker *w = CONTAINER_OF(flow, struct worker, yielder);
+
+    if (!list_empty(&w->yielding)) {
+        struct worker_yielding *y = LIST_ENTRY(w->yielding.next, struct worker_yielding, node);
+
+        list_remove(&y->node);
+        io_wake(w->io, y->flow);
+    }
+    if (!list_empty(&w->yielding))
+        io_wake(w->io, flow);
+    return FLOW_WAIT;
+}
+
+void worker_yield(struct worker *w, struct worker_yielding *y)
+{
+    static const flow_step steps[] = {yielder_step};
+    static const struct flow_type type = {.name = "yielder", .steps = steps, .steps_n = 1};
+
+    if (w->yielder.magic == 0)
+        flow_init(&w->yielder, &type, 0);
+    list_push_back(&w->yielding, &y->node);
+    io_wake(w->io, &w->yielder);
 }
 
 /* --- small things --- */

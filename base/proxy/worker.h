@@ -2,8 +2,8 @@
  * proxy: what the workers of a process share (configuration snapshot, memory tier, flights).
  *
  * The configuration is a `site`, immutable and counted. Each worker holds the current one through a
- * worker_site of its own, so that taking it for a request costs no shared write; a reload gives every worker a
- * new one by mail, and the old one goes with the last request that began under it. */
+ * worker_site of its own, so that taking it for a request costs no shared write; a reload gives every worker
+ * a new one by mail, and the old one goes with the last request that began under it. */
 #pragma once
 
 #include "cache/flight.h"
@@ -56,6 +56,8 @@ struct worker {
     struct acceptor *acceptors;
     unsigned acceptors_n;
     struct flow stopper;
+    struct flow yielder; /* runs those that yielded, a few each turn */
+    struct list yielding;
 
     char date[DATE_BYTES]; /* of date_unix_s */
     uint64_t date_unix_s;
@@ -71,8 +73,8 @@ struct proxy {
     struct flight_table *flights;
     struct access_log *access_log;
     struct listener_inheritance *inherited;
-    struct site *site;    /* the control thread's reference */
-    char instance[17];    /* of this process, for CDN-Loop: 16 hex digits */
+    struct site *site;     /* the control thread's reference */
+    char instance[17];     /* of this process, for CDN-Loop: 16 hex digits */
     _Atomic bool draining; /* for /.segue/health */
     unsigned workers_n;
     struct worker *workers[PROXY_WORKERS_MAX];
@@ -82,7 +84,8 @@ struct proxy {
 struct site *site_create(struct proxy_conf **conf);
 void site_unref(struct site **site);
 
-struct worker_site *worker_site_create(struct worker *w, struct site *site); /* takes a reference of its own */
+struct worker_site *worker_site_create(struct worker *w,
+                                       struct site *site); /* takes a reference of its own */
 static inline struct worker_site *worker_site_ref(struct worker_site *s)
 {
     s->refs++;
@@ -104,8 +107,8 @@ int worker_turn(struct worker *w, uint64_t wait_max_ns);
 /* Draining, and nothing of clients or fills is left. */
 bool worker_is_done(const struct worker *w);
 
-/* Once it is done: closes what idles. False: turn the loop and call again; true: io_destroy and worker_destroy may
- * follow. */
+/* Once it is done: closes what idles. False: turn the loop and call again; true: io_destroy and
+ * worker_destroy may follow. */
 bool worker_stop(struct worker *w);
 
 /* --- for other threads, by mail --- */
@@ -127,6 +130,15 @@ static inline const struct proxy_conf *worker_conf(const struct worker *w)
 
 /* The current second as IMF-fixdate. */
 struct str worker_date(struct worker *w);
+
+/* A flow that has much left to send lets those go first that have just begun: it is woken after the flows
+ * that are ready now, a few each time round the loop. A wake for another reason does not take it out;
+ * list_remove of its node does. */
+struct worker_yielding {
+    struct list node;
+    struct flow *flow;
+};
+void worker_yield(struct worker *w, struct worker_yielding *y);
 
 /* Not for secrets. */
 uint64_t worker_random(struct worker *w);

@@ -195,8 +195,8 @@ static void rfc9111_4_3_4_a_304_renews_over_the_same_body(void **state)
         old = renewed;
     }
     assert_ptr_equal(renewed->body, first->body);
-    assert_true(bytes_in_use(m) - before < 1024);
-    assert_int_equal(first->lifetime_s, 60); /* readers of the old one see the old head */
+    assert_true(bytes_in_use(m) - before < 16 * KIB); /* some pages of small parts, no second body */
+    assert_int_equal(first->lifetime_s, 60);          /* readers of the old one see the old head */
     object_unref(m, &first);
     struct object *now = get(m, "s /a");
     assert_ptr_equal(now, renewed);

@@ -260,9 +260,9 @@ struct flight *flight_join(struct flight_table *t, struct flight_reader *reader,
 }
 
 struct flight *flight_alone(struct flight_table *t, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key)
+                            unsigned worker, const struct cache_key *key, uint32_t slice)
 {
-    struct flight *f = flight_new(t, worker, key, 0, 0);
+    struct flight *f = flight_new(t, worker, key, slice, 0);
 
     if (f != NULL)
         add_reader(f, reader, flow, worker, true);
@@ -316,6 +316,11 @@ const struct flight_error *flight_error(const struct flight *f)
 uint64_t flight_written(const struct flight *f)
 {
     return atomic_load_explicit(&f->written, memory_order_acquire);
+}
+
+bool flight_keeps(const struct flight *f)
+{
+    return !f->ring;
 }
 
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max)
@@ -433,6 +438,8 @@ void flight_leave(struct flight_reader *r)
     pthread_mutex_lock(&f->lock);
     list_remove(&r->node);
     r->waiting = false;
+    if (list_empty(&f->readers) || r->first) /* the fill may go on for nobody now */
+        f->fill_waiting = true;
     wake_fill_locked(f, r->worker);
     pthread_mutex_unlock(&f->lock);
     atomic_fetch_sub_explicit(&f->table->readers, 1, memory_order_relaxed);
@@ -471,19 +478,25 @@ void flight_set_fill(struct flight *f, struct flow *flow)
     f->fill = flow;
 }
 
-bool flight_deserted(struct flight *f)
+static bool is_deserted(struct flight *f)
 {
-    bool deserted;
+    bool deserted = true;
 
+    if (!f->ring || (f->answer.store && !f->overwriting))
+        return false;
     pthread_mutex_lock(&f->lock);
-    deserted = list_empty(&f->readers);
-    if (f->scattered && !deserted) {
-        deserted = true;
-        LIST_EACH(&f->readers, node)
-        deserted = deserted && !LIST_ENTRY(node, struct flight_reader, node)->first;
-    }
+    LIST_EACH(&f->readers, node)
+        deserted = deserted && f->scattered && !LIST_ENTRY(node, struct flight_reader, node)->first;
     pthread_mutex_unlock(&f->lock);
     return deserted;
+}
+
+bool flight_deserted(struct flight *f)
+{
+    if (!f->ring || (f->answer.store && !f->overwriting) || !is_deserted(f))
+        return false;
+    unlist(f); /* nobody joins what is about to fail; somebody may have, just now */
+    return is_deserted(f);
 }
 
 static struct str keep(char **to, struct str s)

@@ -72,11 +72,13 @@ bool conn_will_close(const struct conn *c)
     return c->close_after || c->requests_n >= conf_of(c)->limits.client_requests_max;
 }
 
-void conn_request_done(struct conn *c, bool close)
+void conn_request_done(struct conn *c, bool close, bool unread)
 {
     c->request = NULL;
-    if (close)
+    if (close || unread)
         c->close_after = true;
+    if (unread)
+        c->discarding = true;
     stat_dec(&c->worker->stats.connections_active);
     io_wake(c->worker->io, &c->flow);
 }

@@ -86,10 +86,13 @@ struct fill {
     struct timer timer;
 
     uint64_t body_left; /* with HTTP_BODY_LENGTH */
+    bool no_room;       /* waits for the readers of its ring */
     uint64_t epoch;
     uint64_t request_unix_s;
-    bool body_sent; /* the request's body went up whole */
+    bool has_body;  /* one goes up; then nothing is asked twice */
+    bool body_sent; /* it went up whole */
     bool body_gone; /* its request ends before that */
+    bool no_room;   /* a full ring: its readers are waited for, not the upstream */
 
     /* a file origin's (fill_file.c) */
     int dir_fd, file_fd; /* -1: none */

@@ -128,6 +128,8 @@ static enum flow_result refuse(struct request *r, unsigned status, const char *d
         return go(r, STEP_END);
     }
     r->cache_status_detail = NULL;
+    if (!r->body_over) /* what is left of it must never be read as a request */
+        r->close_after = true;
     request_render_problem(r, status, detail);
     return go(r, STEP_BODY);
 }
@@ -149,6 +151,14 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->cacheable)
         return go(r, STEP_LOOKUP);
+    if (r->http.content_length > r->site->site->conf->limits.request_body_bytes_max)
+        return refuse(r, 413, "the body is too large");
+    if (r->http.method == HTTP_OPTIONS && upward_ends_here(&r->http.fields, r->head)) {
+        if (!r->body_over)
+            r->close_after = true;
+        request_render_options(r);
+        return go(r, STEP_BODY);
+    }
     if (r->body_over || !r->http.expect_continue)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
@@ -181,7 +191,11 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     *fields = buf_of(malloc(r->head_n + 512), r->head_n + 512);
     if (fields->p == NULL)
         return false;
-    upward_fields(&r->http.fields, r->head, r->cacheable ? UPWARD_FILL : UPWARD_PASS, fields);
+    upward_fields(&r->http.fields, r->head,
+                  r->cacheable                       ? UPWARD_FILL
+                  : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
+                                                     : UPWARD_PASS,
+                  fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
         .site = r->site,
@@ -224,9 +238,11 @@ static enum flow_result step_pass(struct flow *flow)
     struct worker *w = r->worker;
     struct flight *f;
 
-    r->cache = ACCESS_CACHE_PASS;
-    r->cache_status_detail = "fwd=bypass";
-    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key);
+    if (!r->head_sent) {
+        r->cache = ACCESS_CACHE_PASS;
+        r->cache_status_detail = "fwd=bypass";
+    }
+    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key, r->slice);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
     start_fill(r, &f, NULL, r->body_over || r->cacheable ? NULL : r);
@@ -244,9 +260,13 @@ static uint64_t select_variant(void *context, struct str vary)
 static void refresh_behind(struct request *r, uint32_t slice, struct object *revalidate)
 {
     struct worker *w = r->worker;
-    struct flight *f = flight_background(w->proxy->flights, w->index, &r->key, slice,
-                                         revalidate != NULL ? object_variant(revalidate) : r->variant);
+    uint64_t variant = revalidate != NULL ? object_variant(revalidate) : r->variant;
+    struct flight_error ignored;
+    struct flight *f;
 
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) != FLIGHT_PAST_NONE)
+        return;
+    f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
         start_fill(r, &f, revalidate, NULL);
 }
@@ -282,7 +302,7 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_FAILED:
         return serve_stale(r) ? FLOW_NEXT : refuse(r, error.status, "the origin failed a moment ago");
     case FLIGHT_PAST_SCATTERED:
-        return r->head_sent ? refuse(r, 502, NULL) : go(r, STEP_PASS);
+        return go(r, STEP_PASS);
     case FLIGHT_PAST_NONE:
         break;
     }
@@ -396,8 +416,9 @@ static enum flow_result step_flight(struct flow *flow)
     if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
         return take_flight_object(r);
     if (flight_scattered(&r->reader))
-        return r->head_sent ? refuse(r, 502, NULL) : leave_and(r, STEP_PASS);
-    if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
+        return leave_and(r, STEP_PASS);
+    if (!r->reader.first &&
+        is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
         return FLOW_NEXT;
@@ -470,18 +491,22 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
 {
     struct flight *f = r->reader.flight;
     uint64_t offset = r->at - v->offset;
-    enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
+    /* Before the bytes: what came before the end is there, and what comes after this look wakes. */
+    r->seen_state = (uint8_t)flight_state(f);
+    r->seen_written = flight_written(f);
+    if (offset < r->reader.read) /* a ring has overwritten it */
+        return BODY_BROKEN;
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
         add_run(r, run);
         return BODY_ADDED;
     }
-    if (state == FLIGHT_COMPLETE)
+    if (r->seen_state == FLIGHT_COMPLETE)
         return r->unknown_length ? BODY_END : BODY_BROKEN;
-    return state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+    return r->seen_state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
 }
 
 static bool is_crowded(const struct request *r)
@@ -621,9 +646,7 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, flight_state(r->reader.flight), flight_written(r->reader.flight))
-                   ? FLOW_WAIT
-                   : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:
@@ -766,7 +789,7 @@ static enum flow_result step_end(struct flow *flow)
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
-        return r->body_to == NULL ? FLOW_NEXT : FLOW_WAIT;
+        return FLOW_WAIT; /* request_body_taken has woken us, or will */
     }
     list_remove(&r->yielding.node);
     io_timer_cancel(r->worker->io, &r->timer);
@@ -785,6 +808,7 @@ static void request_done(struct flow *flow)
     struct worker *w = r->worker;
     struct conn *c = r->conn;
     bool close = r->aborted || r->close_after || !r->http.keep_alive;
+    bool unread = !r->body_over && !r->aborted;
 
     if (r->head != r->head_inline)
         free(r->head);
@@ -793,7 +817,7 @@ static void request_done(struct flow *flow)
     worker_site_unref(&r->site);
     r->magic = 0;
     pool_put(&w->requests, r);
-    conn_request_done(c, close);
+    conn_request_done(c, close, unread);
 }
 
 static const flow_step request_steps[] = {

@@ -58,6 +58,8 @@ struct request {
     struct object *object; /* what is being served, or NULL */
     struct object *stale;  /* what may be served if the flight fails */
     struct flight_reader reader;
+    uint64_t seen_written; /* of the flight, with seen_state, when its bytes were last looked for */
+    uint8_t seen_state;
     uint32_t slice;
     uint64_t variant;
     uint64_t version; /* of the representation that the head promised; 0 before */
@@ -72,6 +74,8 @@ struct request {
     uint64_t at, end; /* in the representation: what is to be sent of this range */
     uint64_t total;
     bool multipart, part_begun, chunked, unknown_length, head_sent, last_sent;
+    enum flight_state seen_state; /* of the flight, before it was found to have no more bytes */
+    uint64_t seen_written;
     bool source_checked; /* object or flight is of the version that the head promised */
     uint8_t stale_slices_n;
     char boundary[25];
@@ -119,12 +123,12 @@ void request_client_spoke(struct request *r);
 
 /* --- its body, pulled by the fill that passes it on --- */
 
-enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
+enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END, REQUEST_BODY_TOO_LONG };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
-/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum
- * http1_error / -ECONNRESET. */
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error, or
+ * -EMSGSIZE. */
 int request_body_next(struct request *r, struct str *run);
 void request_body_consume(struct request *r, size_t n);
 /* The fill pulls no more. */
@@ -149,6 +153,8 @@ void request_render(struct request *r, const struct answer_view *v);
 void request_render_problem(struct request *r, unsigned status, const char *detail);
 void request_render_unsatisfiable(struct request *r, uint64_t total);
 void request_render_health(struct request *r);
+/* To OPTIONS that goes no further. */
+void request_render_options(struct request *r);
 /* The head of the part that begins at range_at, or the end of all parts, into r->out. */
 void request_render_part(struct request *r, const struct answer_view *v);
 

@@ -47,7 +47,7 @@ void answer_view_of_flight(const struct flight *f, struct answer_view *v)
         .lifetime_s = s->lifetime_s,
         .status = s->status,
         .flags = s->flags,
-        .opaque = !a->shared && !a->store,
+        .opaque = a->opaque,
     };
 }
 
@@ -291,6 +291,16 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
+/* What is read forwards only cannot be sent in another order. */
+static bool can_be_sent(const struct request *r)
+{
+    bool forwards = true;
+
+    for (unsigned i = 1; i < r->ranges.n; i++)
+        forwards = forwards && r->ranges.at[i - 1].last < r->ranges.at[i].first;
+    return forwards || r->reader.flight == NULL || flight_keeps(r->reader.flight);
+}
+
 static const uint64_t conditional_fields = FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) |
                                            FIELD_BIT(FIELD_IF_MATCH) | FIELD_BIT(FIELD_IF_NONE_MATCH) |
                                            FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
@@ -321,10 +331,16 @@ void request_render(struct request *r, const struct answer_view *v)
         if (range.p != NULL && r->http.method == HTTP_GET && v->total != FLIGHT_LENGTH_UNKNOWN &&
             conditional_range_applies(fields, r->head, &validators, now_s))
             result = ranges_parse(range, v->total, &r->ranges);
+        /* A ring cannot go back. RFC 9110, 14.2: a server may ignore Range. */
+        if (result == RANGE_PARTIAL && r->object == NULL && !flight_keeps(r->reader.flight) &&
+            !ranges_ascend(&r->ranges))
+            result = RANGE_WHOLE;
         if (result == RANGE_UNSATISFIABLE) {
             request_render_unsatisfiable(r, v->total);
             return;
         }
+        if (result == RANGE_PARTIAL && !can_be_sent(r))
+            result = RANGE_WHOLE; /* RFC 9110, 14.2: a server may ignore Range */
     }
     plan(r, v, result);
     if (result == RANGE_PARTIAL)
@@ -394,6 +410,21 @@ void request_render_unsatisfiable(struct request *r, uint64_t total)
     content_range_unsatisfied_add(&b, total);
     buf_add_lit(&b, "\r\n");
     finish_problem(r, &b, 416, "no byte of the range exists");
+}
+
+void request_render_options(struct request *r)
+{
+    struct buf b = out_of(r);
+
+    r->status = 204;
+    http1_add_status_line(&b, 204);
+    http1_add_field(&b, STR("Allow"), r->rule->allow);
+    http1_add_field(&b, STR("Date"), worker_date(r->worker));
+    add_cache_status(r, NULL, &b);
+    add_end(r, &b);
+    CHECK(!b.overflow);
+    request_add_vec(r, b.p, b.n);
+    r->head_only = true;
 }
 
 void request_render_health(struct request *r)

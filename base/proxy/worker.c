@@ -92,6 +92,10 @@ static enum flow_result step_start(struct flow *flow)
 {
     struct acceptor *a = acceptor_of(flow);
 
+    if (a->worker->draining) { /* the end came before the beginning */
+        flow->step = STEP_STOP;
+        return FLOW_NEXT;
+    }
     io_accept_start(a->worker->io, &a->accept, flow, a->listener.fd);
     flow->step = STEP_ACCEPT;
     return FLOW_WAIT;

@@ -454,7 +454,8 @@ static void forget_head(struct fill *f)
 /* The answer is whole: its connection may carry another, unless something says that it may not. */
 static void give_back(struct fill *f)
 {
-    if (f->conn != NULL && f->body_from == NULL && !f->op.in_flight && f->response.keep_alive &&
+    /* While the peer waits for the rest of a body it would take the next request for it. */
+    if (f->conn != NULL && (!f->has_body || f->body_sent) && !f->op.in_flight && f->response.keep_alive &&
         io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
         upstream_give_back(&f->conn);
 }
@@ -515,11 +516,8 @@ static enum flow_result step_head(struct flow *flow)
 
 enum flow_result fill_whole(struct fill *f, bool reusable)
 {
-    /* While the peer waits for the rest of a body it would take the next request for it. */
-    if (reusable && f->conn != NULL && (!f->has_body || f->body_sent) && !f->op.in_flight &&
-        f->response.keep_alive && io_recv_peek(io_of(f), &f->conn->recv).n == 0 &&
-        io_recv_end(&f->conn->recv) == 0)
-        upstream_give_back(&f->conn);
+    if (reusable)
+        give_back(f);
     stat_inc(&f->worker->stats.fills_completed);
     flight_complete(&f->flight);
     return fill_drop(f, false, 0, NULL);
@@ -665,9 +663,6 @@ static enum flow_result step_body(struct flow *flow)
     uint64_t before = flight_written(f->flight);
     enum flow_result result;
 
-    if (flight_deserted(f->flight))
-        return fill_drop(f, false, 502, "nobody reads any more");
-    f->no_room = false;
     if (f->timer.fired)
         return lost(f, 0, 504, "the body came to a halt");
     /* The head's receive may still be armed: it must have ended before the body is received beside it. */

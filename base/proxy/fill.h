@@ -92,7 +92,6 @@ struct fill {
     bool has_body;  /* one goes up; then nothing is asked twice */
     bool body_sent; /* it went up whole */
     bool body_gone; /* its request ends before that */
-    bool no_room;   /* a full ring: its readers are waited for, not the upstream */
 
     /* a file origin's (fill_file.c) */
     int dir_fd, file_fd; /* -1: none */

@@ -220,8 +220,8 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
               (part->ranged || (flight_slice(f->flight) == 0 && a.length <= CACHE_SLICE_BYTES) ||
                (flight_slice(f->flight) == 0 && r->framing == HTTP_BODY_CHUNKED));
     /* An answer that ends with its connection may have been cut short without a sign. */
-    if (r->framing == HTTP_BODY_CLOSE || (part->total != FLIGHT_LENGTH_UNKNOWN &&
-                                          part->total > f->site->site->conf->limits.object_bytes_max))
+    if (r->framing == HTTP_BODY_CLOSE ||
+        (part->total != FLIGHT_LENGTH_UNKNOWN && part->total > f->site->site->conf->limits.object_bytes_max))
         a.store = false;
     /* What must be asked for each time is one client's; failures of the origin are everybody's. */
     a.shared = fresh.store == FRESHNESS_STORE || fresh.store == FRESHNESS_NOT_FRESH || r->status >= 500;

@@ -192,9 +192,9 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     if (fields->p == NULL)
         return false;
     upward_fields(&r->http.fields, r->head,
-                  r->cacheable                       ? UPWARD_FILL
+                  r->cacheable                     ? UPWARD_FILL
                   : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
-                                                     : UPWARD_PASS,
+                                                   : UPWARD_PASS,
                   fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
@@ -264,7 +264,8 @@ static void refresh_behind(struct request *r, uint32_t slice, struct object *rev
     struct flight_error ignored;
     struct flight *f;
 
-    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) != FLIGHT_PAST_NONE)
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) !=
+        FLIGHT_PAST_NONE)
         return;
     f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
@@ -417,8 +418,7 @@ static enum flow_result step_flight(struct flow *flow)
         return take_flight_object(r);
     if (flight_scattered(&r->reader))
         return leave_and(r, STEP_PASS);
-    if (!r->reader.first &&
-        is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
+    if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
         return FLOW_NEXT;
@@ -646,7 +646,8 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT
+                                                                                          : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:

@@ -74,8 +74,6 @@ struct request {
     uint64_t at, end; /* in the representation: what is to be sent of this range */
     uint64_t total;
     bool multipart, part_begun, chunked, unknown_length, head_sent, last_sent;
-    enum flight_state seen_state; /* of the flight, before it was found to have no more bytes */
-    uint64_t seen_written;
     bool source_checked; /* object or flight is of the version that the head promised */
     uint8_t stale_slices_n;
     char boundary[25];

@@ -331,10 +331,6 @@ void request_render(struct request *r, const struct answer_view *v)
         if (range.p != NULL && r->http.method == HTTP_GET && v->total != FLIGHT_LENGTH_UNKNOWN &&
             conditional_range_applies(fields, r->head, &validators, now_s))
             result = ranges_parse(range, v->total, &r->ranges);
-        /* A ring cannot go back. RFC 9110, 14.2: a server may ignore Range. */
-        if (result == RANGE_PARTIAL && r->object == NULL && !flight_keeps(r->reader.flight) &&
-            !ranges_ascend(&r->ranges))
-            result = RANGE_WHOLE;
         if (result == RANGE_UNSATISFIABLE) {
             request_render_unsatisfiable(r, v->total);
             return;

@@ -37,7 +37,8 @@ static void add_field(struct str name, struct str value, enum upward_use use, st
 {
     uint64_t left;
 
-    if (use == UPWARD_PASS_OPTIONS && str_eq_nocase(name, max_forwards) && str_to_u64(value, &left) == 0 && left > 0)
+    if (use == UPWARD_PASS_OPTIONS && str_eq_nocase(name, max_forwards) && str_to_u64(value, &left) == 0 &&
+        left > 0)
         http1_add_field_u64(out, max_forwards, left - 1);
     else
         http1_add_field(out, name, value);

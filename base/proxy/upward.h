@@ -8,8 +8,8 @@ struct fill;
 
 /* Whether the answer is stored or shared decides which fields may go up. */
 enum upward_use {
-    UPWARD_FILL, /* cacheable: no Range, no conditionals, no Cookie, nothing of one client alone */
-    UPWARD_PASS, /* passed: all that is end to end */
+    UPWARD_FILL,         /* cacheable: no Range, no conditionals, no Cookie, nothing of one client alone */
+    UPWARD_PASS,         /* passed: all that is end to end */
     UPWARD_PASS_OPTIONS, /* the same, and Max-Forwards counts down (RFC 9110, 7.6.2) */
 };
 

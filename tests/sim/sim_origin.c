@@ -47,8 +47,7 @@ struct connection {
 
 static struct resource *find(const struct sim_origin *o, struct str path, bool all_others)
 {
-    LIST_EACH(&o->resources, node)
-    {
+    LIST_EACH (&o->resources, node) {
         struct resource *r = LIST_ENTRY(node, struct resource, link);
         if (all_others ? r->path == NULL : r->path != NULL && str_eq(str_z(r->path), path))
             return r;
@@ -440,18 +439,16 @@ void sim_origin_free(struct sim_origin **pp)
     struct sim_origin *o = TAKE(pp);
 
     sim_listen_stop(o->w, o->ip, o->port);
-    LIST_EACH(&o->connections, conn_node)
-    {
+    LIST_EACH (&o->connections, conn_node) {
         struct connection *c = LIST_ENTRY(conn_node, struct connection, link);
         sim_conn_reset_now(c->conn);
         sim_bytes_free(&c->in);
         free(c);
     }
-    LIST_EACH(&o->resources, node)
-    {
+    LIST_EACH (&o->resources, node) {
         struct resource *r = LIST_ENTRY(node, struct resource, link);
-        LIST_EACH(&r->planned, planned_node)
-        free(LIST_ENTRY(planned_node, struct planned, link));
+        LIST_EACH (&r->planned, planned_node)
+            free(LIST_ENTRY(planned_node, struct planned, link));
         free(r->path);
         free(r->last_head);
         free(r);

@@ -30,8 +30,7 @@ static void tell_gone(struct sim_conn *c, int error)
 
 static void drop_script(struct sim_conn *c)
 {
-    LIST_EACH(&c->script, node)
-    {
+    LIST_EACH (&c->script, node) {
         struct sim_action *a = LIST_ENTRY(node, struct sim_action, link);
         list_remove(node);
         free(a->bytes);

@@ -115,8 +115,7 @@ struct sim_proxy *sim_proxy_open(struct sim_world *w, const struct sim_proxy_opt
     p->proxy.workers_n = options->workers > 0 ? options->workers : 1;
     p->proxy.site = load(p, options->yaml);
     snprintf(p->proxy.instance, sizeof p->proxy.instance, "%016llx", (unsigned long long)sim_seed(w));
-    p->proxy.memory =
-        memory_new(&(struct memory_config){.size_bytes = p->proxy.site->conf->memory_bytes});
+    p->proxy.memory = memory_new(&(struct memory_config){.size_bytes = p->proxy.site->conf->memory_bytes});
     CHECK(p->proxy.memory != NULL);
     create_workers(p);
     start_workers(p, options);
@@ -169,7 +168,7 @@ static void say_what_is_left(const struct sim_proxy *p)
         fprintf(stderr, "worker %u: stopped %d, connections %zu, requests %zu, fills %zu, upstream %llu\n", i,
                 p->stopped[i], w->conns.in_use, w->requests.in_use, w->fills.in_use,
                 (unsigned long long)w->stats.upstream_open);
-        LIST_EACH(&w->conn_list, node) {
+        LIST_EACH (&w->conn_list, node) {
             const struct conn *c = LIST_ENTRY(node, struct conn, node);
 
             fprintf(stderr, "  connection at %s", c->flow.type->step_names[c->flow.step]);
@@ -321,13 +320,14 @@ void sim_bed_want(struct sim_bed *bed, struct sim_client *c, size_t i, int statu
     const struct sim_reply *r = sim_client_reply(c, i);
 
     if (r->malformed || !r->complete || r->status != status)
-        sim_fail(bed->w, "reply %zu: wanted %d, got %d, complete %d, malformed %d (%s), %zu bytes of body:\n" STR_FMT, i,
-                 status, r->status, r->complete, r->malformed, r->why != NULL ? r->why : "", r->body.n,
+        sim_fail(bed->w,
+                 "reply %zu: wanted %d, got %d, complete %d, malformed %d (%s), %zu bytes of body:\n" STR_FMT,
+                 i, status, r->status, r->complete, r->malformed, r->why != NULL ? r->why : "", r->body.n,
                  STR_ARG(r->head));
 }
 
-void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t i, const char *path, uint64_t version,
-                       uint64_t bytes)
+void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t i, const char *path,
+                       uint64_t version, uint64_t bytes)
 {
     const struct sim_reply *r = sim_client_reply(c, i);
     uint64_t id = sim_body_id(str_z(path), version);

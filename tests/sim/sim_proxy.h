@@ -18,8 +18,8 @@
 
 struct sim_proxy_options {
     enum proxy_role role;
-    unsigned workers;                                /* 0: 1 */
-    unsigned receive_buffers, receive_buffer_bytes;  /* 0: 256 of 4096 */
+    unsigned workers;                               /* 0: 1 */
+    unsigned receive_buffers, receive_buffer_bytes; /* 0: 256 of 4096 */
     const char *yaml;
 };
 
@@ -79,5 +79,5 @@ struct sim_client *sim_bed_get(struct sim_bed *bed, const char *target, const ch
 /* Ends the process, saying what came instead, unless the only or given reply is as wanted. */
 void sim_bed_want(struct sim_bed *bed, struct sim_client *c, size_t reply, int status);
 /* ... a 200 with exactly the body of the path's version. */
-void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t reply, const char *path, uint64_t version,
-                       uint64_t bytes);
+void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t reply, const char *path,
+                       uint64_t version, uint64_t bytes);

@@ -36,7 +36,8 @@ static void want_header(struct sim_bed *bed, struct sim_client *c, const char *n
         sim_fail(bed->w, "%s: wanted %s, got " STR_FMT, name, value, STR_ARG(got));
 }
 
-static void get_exact(struct sim_bed *bed, const char *path, uint64_t version, uint64_t bytes, const char *x_cache)
+static void get_exact(struct sim_bed *bed, const char *path, uint64_t version, uint64_t bytes,
+                      const char *x_cache)
 {
     struct sim_client *c = sim_bed_get(bed, path, NULL);
 
@@ -158,8 +159,8 @@ static void test_fill_outlives_its_clients(void **state)
 
 static void test_stale_while_revalidate(void **state)
 {
-    struct sim_bed bed = open_bed(6, 2,
-                                  SIM_YAML "rules: [{match: \"/**\", ttl: 10s, stale_while_revalidate: 60s}]\n");
+    struct sim_bed bed =
+        open_bed(6, 2, SIM_YAML "rules: [{match: \"/**\", ttl: 10s, stale_while_revalidate: 60s}]\n");
     struct sim_answer second = song;
     struct sim_client *clients[50];
     uint64_t began;
@@ -203,8 +204,9 @@ static void test_stale_if_error(void **state)
     get_exact(&bed, "/a", 1, 400000, "HIT"); /* the pooled connection still works, and validates */
     sim_bed_close(&bed);
 
-    bed = open_bed(8, 1, SIM_YAML "rules: [{match: \"/**\", ttl: 10s, stale_if_error: 100s}]\n" TIMEOUTS
-                                  "limits: {upstream_idle_max: 0}\n");
+    bed = open_bed(8, 1,
+                   SIM_YAML "rules: [{match: \"/**\", ttl: 10s, stale_if_error: 100s}]\n" TIMEOUTS
+                            "limits: {upstream_idle_max: 0}\n");
     sim_origin_set(bed.origin, "/a", &song);
     get_exact(&bed, "/a", 1, 400000, "MISS");
     sim_bed_run_ms(&bed, 15000);
@@ -232,7 +234,8 @@ static void test_not_modified_renews(void **state)
     get_exact(&bed, "/a", 1, 400000, "MISS");
     sim_bed_run_ms(&bed, 15000);
     get_exact(&bed, "/a", 1, 400000, "HIT");
-    assert_true(str_eq(sim_head_field(sim_origin_last_head(bed.origin, "/a"), "If-None-Match"), STR("\"v1\"")));
+    assert_true(
+        str_eq(sim_head_field(sim_origin_last_head(bed.origin, "/a"), "If-None-Match"), STR("\"v1\"")));
     assert_int_equal(SIM_PROXY_STAT(bed.p, fills_not_modified), 1);
     sim_bed_run_ms(&bed, 5000);
     get_exact(&bed, "/a", 1, 400000, "HIT");
@@ -240,7 +243,8 @@ static void test_not_modified_renews(void **state)
     sim_bed_run_ms(&bed, 15000);
     get_exact(&bed, "/a", 1, 400000, "HIT");
     assert_int_equal(sim_origin_requests(bed.origin, NULL), 3);
-    assert_int_equal(sim_origin_connections(bed.origin), 1); /* a 304 leaves its connection good for the next */
+    assert_int_equal(sim_origin_connections(bed.origin),
+                     1); /* a 304 leaves its connection good for the next */
     sim_bed_close(&bed);
 }
 
@@ -248,7 +252,8 @@ static void test_not_modified_renews(void **state)
 
 static void test_answers_that_make_no_sense(void **state)
 {
-    static const struct sim_answer unasked = {.raw = STR_INIT("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n")},
+    static const struct sim_answer unasked = {.raw = STR_INIT(
+                                                  "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n")},
                                    giant = {.body_bytes = 10, .head_pad_bytes = MIB},
                                    garbage = {.raw = STR_INIT("SSH-2.0-OpenSSH_9.2\r\n\r\n")},
                                    both = {.raw = STR_INIT("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"
@@ -294,9 +299,10 @@ static void test_stampede_on_a_dead_origin_is_bounded(void **state)
 
 static void test_stale_hits_on_a_dead_origin_are_bounded(void **state)
 {
-    struct sim_bed bed = open_bed(12, 2,
-                                  SIM_YAML "rules: [{match: \"/**\", ttl: 10s, stale_while_revalidate: 60s}]\n"
-                                           "limits: {upstream_idle_max: 0}\n");
+    struct sim_bed bed =
+        open_bed(12, 2,
+                 SIM_YAML "rules: [{match: \"/**\", ttl: 10s, stale_while_revalidate: 60s}]\n"
+                          "limits: {upstream_idle_max: 0}\n");
     struct sim_answer small = {.body_bytes = 100, .version = 1, .etag = true};
     uint64_t began;
 
@@ -354,7 +360,8 @@ static void test_private_answers_are_ones_own(void **state)
 static void test_private_and_longer_than_a_slice(void **state)
 {
     struct sim_bed bed = open_bed(14, 1, SIM_YAML RULES);
-    struct sim_answer own = {.body_bytes = 3500000, .version = 1, .etag = true, .fields = "Cache-Control: private\r\n"};
+    struct sim_answer own = {
+        .body_bytes = 3500000, .version = 1, .etag = true, .fields = "Cache-Control: private\r\n"};
 
     (void)state;
     sim_origin_set(bed.origin, "/a", &own);
@@ -430,12 +437,14 @@ static void test_ring_with_a_fast_and_a_slow_reader(void **state)
 static void test_full_ring_is_not_a_silent_upstream(void **state)
 {
     static const bool chunked[] = {true, false};
-    struct sim_bed bed = open_bed(17, 1, SIM_YAML "rules: [{match: \"/**\"}]\n" TIMEOUTS
-                                                  "limits: {client_rate_grace: 60s, client_rate_min: 0B/s}\n");
+    struct sim_bed bed = open_bed(17, 1,
+                                  SIM_YAML "rules: [{match: \"/**\"}]\n" TIMEOUTS
+                                           "limits: {client_rate_grace: 60s, client_rate_min: 0B/s}\n");
 
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        struct sim_answer a = {.body_bytes = 3000000, .version = 1, .chunked = chunked[i], .by_close = !chunked[i]};
+        struct sim_answer a = {
+            .body_bytes = 3000000, .version = 1, .chunked = chunked[i], .by_close = !chunked[i]};
         const char *path = i == 0 ? "/a" : "/b";
         struct sim_client *c = sim_bed_client(&bed, NULL);
 
@@ -455,10 +464,11 @@ static void test_full_ring_is_not_a_silent_upstream(void **state)
 /* ... but once there is room again, it is. */
 static void test_upstream_that_falls_silent_after_a_full_ring(void **state)
 {
-    static const char *const heads[] = {"Transfer-Encoding: chunked\r\n\r\n1e8480\r\n", "Content-Length: 2000100\r\n\r\n"};
+    static const char *const heads[] = {"Transfer-Encoding: chunked\r\n\r\n1e8480\r\n",
+                                        "Content-Length: 2000100\r\n\r\n"};
     static char raw[2000200];
-    struct sim_bed bed = open_bed(18, 1, SIM_YAML "rules: [{match: \"/**\"}]\n" TIMEOUTS
-                                                  "limits: {client_rate_grace: 60s}\n");
+    struct sim_bed bed =
+        open_bed(18, 1, SIM_YAML "rules: [{match: \"/**\"}]\n" TIMEOUTS "limits: {client_rate_grace: 60s}\n");
 
     (void)state;
     for (size_t i = 0; i < 2; i++) {
@@ -488,9 +498,11 @@ static void test_upstream_that_falls_silent_after_a_full_ring(void **state)
 
 static void test_ring_that_nobody_reads_ends(void **state)
 {
-    struct sim_bed bed = open_bed(19, 1, SIM_YAML "rules: [{match: \"/p/**\", cache: false}, {match: \"/**\", ttl: 60s}]\n");
+    struct sim_bed bed =
+        open_bed(19, 1, SIM_YAML "rules: [{match: \"/p/**\", cache: false}, {match: \"/**\", ttl: 60s}]\n");
     struct sim_client_options leaves = {.abort_at_bytes = 50000};
-    struct sim_answer endless = {.body_bytes = 1000000000, .version = 1, .chunked = true, .drip_bytes_per_s = 1000000};
+    struct sim_answer endless = {
+        .body_bytes = 1000000000, .version = 1, .chunked = true, .drip_bytes_per_s = 1000000};
     static const char *const paths[] = {"/a", "/p/a"};
 
     (void)state;
@@ -575,10 +587,12 @@ static void test_a_seek_fetches_its_slice_only(void **state)
     sim_origin_set(bed.origin, "/a", &a);
     c = sim_bed_get(&bed, "/a", "Range: bytes=2500000-2500099\r\n");
     sim_bed_want(&bed, c, 0, 206);
-    assert_int_equal(sim_body_differs(sim_body_id(STR("/a"), 1), 2500000, sim_client_reply(c, 0)->body.p, 100), 100);
+    assert_int_equal(
+        sim_body_differs(sim_body_id(STR("/a"), 1), 2500000, sim_client_reply(c, 0)->body.p, 100), 100);
     sim_client_free(&c);
     assert_int_equal(sim_origin_requests(bed.origin, NULL), 1);
-    assert_true(str_eq(sim_head_field(sim_origin_last_head(bed.origin, "/a"), "Range"), STR("bytes=2097152-3145727")));
+    assert_true(str_eq(sim_head_field(sim_origin_last_head(bed.origin, "/a"), "Range"),
+                       STR("bytes=2097152-3145727")));
     get_exact(&bed, "/a", 1, 3500000, NULL);
     assert_int_equal(sim_origin_requests(bed.origin, NULL), 4);
     sim_bed_close(&bed);
@@ -622,7 +636,8 @@ static void test_unsafe_methods_invalidate(void **state)
         struct sim_answer done = {.status = 204}, refused = {.status = 403};
         struct sim_client *c;
         char raw[128];
-        int n = snprintf(raw, sizeof raw, "%s /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", methods[i]);
+        int n = snprintf(raw, sizeof raw, "%s /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
+                         methods[i]);
 
         a.version = 10 * i + 1;
         sim_origin_set(bed.origin, "/a", &a);

@@ -11,7 +11,8 @@
 
 #include <cmocka.h>
 
-#define RULES "rules: [{match: \"/p/**\", cache: false, methods: all}, {match: \"/**\", ttl: 60s, methods: all}]\n"
+#define RULES                                                                                                \
+    "rules: [{match: \"/p/**\", cache: false, methods: all}, {match: \"/**\", ttl: 60s, methods: all}]\n"
 #define TIMEOUTS                                                                                             \
     "timeouts: {client_head: 5s, client_idle: 20s, client_body: 7s, upstream_connect: 2s, "                  \
     "upstream_first_byte: 4s, upstream_between_bytes: 3s, upstream_idle: 30s}\n"
@@ -94,8 +95,8 @@ static void test_client_that_reads_nothing(void **state)
 
 static void test_slow_but_steady_is_served(void **state)
 {
-    struct sim_bed bed = open_bed(3, 1, SIM_YAML RULES TIMEOUTS
-                                  "limits: {client_rate_grace: 10s, client_rate_min: 1KiB/s}\n");
+    struct sim_bed bed =
+        open_bed(3, 1, SIM_YAML RULES TIMEOUTS "limits: {client_rate_grace: 10s, client_rate_min: 1KiB/s}\n");
     struct sim_client_options slow = {.read_rate = 1200}, too_slow = {.read_rate = 700};
     struct sim_client *c[2];
 
@@ -243,7 +244,8 @@ static void test_upstream_timeouts(void **state)
     sim_route(bed.w, "127.0.0.1", SIM_ORIGIN_PORT, SIM_ROUTE_OPEN);
     assert_at_ms(time_of(&bed, "GET /never HTTP/1.1\r\nHost: h\r\n\r\n", 504), 4000);
     assert_at_ms(time_of(&bed, "GET /late HTTP/1.1\r\nHost: h\r\n\r\n", 200), 3900);
-    assert_at_ms(time_of(&bed, "POST /p/never HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", 504), 4000);
+    assert_at_ms(time_of(&bed, "POST /p/never HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", 504),
+                 4000);
     assert_in_range(time_of(&bed, "GET /stalls HTTP/1.1\r\nHost: h\r\n\r\n", 0), 3000, 3040);
     sim_bed_close(&bed);
 }
@@ -274,10 +276,12 @@ static void test_request_bodies_have_a_limit(void **state)
     assert_in_range(n, 1025, sizeof raw - 1);
     (void)time_of(&bed, raw, 413);
     assert_int_equal(sim_origin_requests(bed.origin, NULL), 0);
-    (void)snprintf(raw, sizeof raw,
-                   "POST /p/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n401\r\n%01025d\r\n0\r\n\r\n", 0);
+    (void)snprintf(
+        raw, sizeof raw,
+        "POST /p/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n401\r\n%01025d\r\n0\r\n\r\n", 0);
     (void)time_of(&bed, raw, 413);
-    (void)snprintf(raw, sizeof raw, "POST /p/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1024\r\n\r\n%01024d", 0);
+    (void)snprintf(raw, sizeof raw, "POST /p/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1024\r\n\r\n%01024d",
+                   0);
     (void)time_of(&bed, raw, 200);
     sim_bed_close(&bed);
 }
@@ -403,10 +407,11 @@ static void test_upstream_connections_have_a_limit(void **state)
 
 static void test_failing_upstream_rests_and_returns(void **state)
 {
-    struct sim_bed bed = open_bed(14, 1,
-                                  SIM_YAML_LISTEN SIM_YAML_MEMORY RULES TIMEOUTS
-                                  "upstreams: [{url: \"http://127.0.0.1:8081\"}, {url: \"http://127.0.0.1:8082\"}]\n"
-                                  "limits: {upstream_idle_max: 0}\n");
+    struct sim_bed bed =
+        open_bed(14, 1,
+                 SIM_YAML_LISTEN SIM_YAML_MEMORY RULES TIMEOUTS
+                 "upstreams: [{url: \"http://127.0.0.1:8081\"}, {url: \"http://127.0.0.1:8082\"}]\n"
+                 "limits: {upstream_idle_max: 0}\n");
     struct sim_origin *other = sim_origin_new(bed.w, "127.0.0.1", 8082);
     uint64_t before;
     unsigned n = 0;
@@ -478,7 +483,8 @@ static void test_no_descriptors(void **state)
 
 static void test_all_memory_in_use(void **state)
 {
-    struct sim_bed bed = open_bed(16, 2, SIM_YAML_LISTEN SIM_YAML_UPSTREAM "memory: {size: 4MiB}\n" RULES TIMEOUTS);
+    struct sim_bed bed =
+        open_bed(16, 2, SIM_YAML_LISTEN SIM_YAML_UPSTREAM "memory: {size: 4MiB}\n" RULES TIMEOUTS);
     struct sim_client_options slow = {.read_rate = 2000};
     struct sim_client *holders[20], *c;
     struct memory_stats stats;

@@ -157,9 +157,11 @@ struct upstream_conn *upstream_open(struct upstream *u, struct flow *flow, int f
     struct worker *w = u->set->worker;
     struct upstream_conn *c;
 
-    if (u->open_n - u->idle_n >= u->open_max) {
+    if (u->open_n >= u->open_max) {
         waiter->flow = flow;
         list_push_back(&u->waiting, &waiter->node);
+        LIST_EACH (&u->idle, node) /* they came back in this turn, and say when they can be taken */
+            io_wake(w->io, &LIST_ENTRY(node, struct upstream_conn, node)->flow);
         *error = -EAGAIN;
         return NULL;
     }
@@ -218,7 +220,6 @@ void upstream_give_back(struct upstream_conn **cp)
         c->flow.step = STEP_CLOSE;
     io_timer_set(w->io, &c->timer, &c->flow, u->set->idle_ms);
     io_wake(w->io, &c->flow);
-    wake_waiter(u);
 }
 
 static void destroy(struct upstream_conn *c)
@@ -243,7 +244,9 @@ void upstream_close(struct upstream_conn **c)
 static enum flow_result step_idle(struct flow *flow)
 {
     struct upstream_conn *c = conn_of(flow);
-    struct io *io = c->upstream->set->worker->io;
+    struct upstream *u = c->upstream;
+    struct worker *w = u->set->worker;
+    struct io *io = w->io;
 
     /* Its end, or bytes that belong to no answer: either way it is of no use any more. */
     if (c->timer.fired || c->recv.end != 0 || io_recv_peek(io, &c->recv).n > 0) {
@@ -251,6 +254,12 @@ static enum flow_result step_idle(struct flow *flow)
         return FLOW_NEXT;
     }
     io_recv_arm(io, &c->recv);
+    if (!list_empty(&u->waiting)) {
+        if (c->idle_since_ns == worker_now_ns(w))
+            io_wake(io, flow); /* it can be taken from the next turn on */
+        else
+            wake_waiter(u);
+    }
     return FLOW_WAIT;
 }
 

@@ -158,7 +158,8 @@ static enum part_result part_of_206(const struct fill *f, struct part *out)
     if (!f->asked_range)
         return PART_ERROR;
     if (content_range_parse(fields_get(&r->fields, f->head, FIELD_CONTENT_RANGE), &range) != 0 ||
-        range.unsatisfied || !range.has_total || range.first != first)
+        range.unsatisfied || !range.has_total || range.first != first ||
+        range.total > (uint64_t)CACHE_SLICES_MAX * CACHE_SLICE_BYTES)
         return PART_ASK_WHOLE;
     if (range.last + 1 != range.total && range.last + 1 != first + CACHE_SLICE_BYTES)
         return PART_ASK_WHOLE; /* less than was asked for, which a server may send */
@@ -221,8 +222,8 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
               (part->ranged || (flight_slice(f->flight) == 0 && a.length <= CACHE_SLICE_BYTES) ||
                (flight_slice(f->flight) == 0 && r->framing == HTTP_BODY_CHUNKED));
     /* An answer that ends with its connection may have been cut short without a sign. */
-    if (r->framing == HTTP_BODY_CLOSE || (part->total != FLIGHT_LENGTH_UNKNOWN &&
-                                          part->total > f->site->site->conf->limits.object_bytes_max))
+    if (r->framing == HTTP_BODY_CLOSE ||
+        (part->total != FLIGHT_LENGTH_UNKNOWN && part->total > f->site->site->conf->limits.object_bytes_max))
         a.store = false;
     /* What must be asked for each time is one client's; failures of the origin are everybody's. */
     a.shared = fresh.store == FRESHNESS_STORE || fresh.store == FRESHNESS_NOT_FRESH || r->status >= 500;

@@ -41,7 +41,7 @@ void conn_accept(struct worker *w, int fd)
         io_close(w->io, fd);
         return;
     }
-    *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .fd = fd};
+    *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .fd = fd, .close_after = w->draining};
     flow_init(&c->flow, &conn_type, STEP_HEAD);
     if (io_peer_address(w->io, fd, &peer) == 0)
         (void)address_of_sockaddr((const struct sockaddr *)&peer, &c->peer);

@@ -260,9 +260,9 @@ struct flight *flight_join(struct flight_table *t, struct flight_reader *reader,
 }
 
 struct flight *flight_alone(struct flight_table *t, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key)
+                            unsigned worker, const struct cache_key *key, uint32_t slice)
 {
-    struct flight *f = flight_new(t, worker, key, 0, 0);
+    struct flight *f = flight_new(t, worker, key, slice, 0);
 
     if (f != NULL)
         add_reader(f, reader, flow, worker, true);
@@ -484,7 +484,7 @@ static bool is_deserted(struct flight *f)
 
     pthread_mutex_lock(&f->lock);
     LIST_EACH(&f->readers, node)
-        deserted = deserted && f->scattered && !LIST_ENTRY(node, struct flight_reader, node)->first;
+    deserted = deserted && f->scattered && !LIST_ENTRY(node, struct flight_reader, node)->first;
     pthread_mutex_unlock(&f->lock);
     return deserted;
 }

@@ -86,7 +86,7 @@ struct flight *flight_join(struct flight_table *table, struct flight_reader *rea
 
 /* One that nobody else can join: for what is passed. The caller starts a fill with it. */
 struct flight *flight_alone(struct flight_table *table, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key);
+                            unsigned worker, const struct cache_key *key, uint32_t slice);
 
 /* A flight without a reader, for a refresh in the background; NULL when one is under way, or without memory.
  */
@@ -145,8 +145,8 @@ enum flight_past { FLIGHT_PAST_NONE, FLIGHT_PAST_FAILED, FLIGHT_PAST_SCATTERED }
 enum flight_past flight_past(struct flight_table *table, const struct cache_key *key, uint32_t slice,
                              uint64_t variant, uint64_t now_ns, struct flight_error *error);
 
-/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken when
- * the last reader goes. */
+/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken
+ * when the last reader goes. */
 bool flight_deserted(struct flight *f);
 
 /* The head has come; the answer's strings are copied. With `store` the run is allocated from the memory tier,

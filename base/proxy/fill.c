@@ -339,7 +339,8 @@ static enum flow_result step_send_body(struct flow *flow)
 
     if (io_op_take(&f->op, &result)) {
         f->body_run_n = 0; /* the client's buffers are lent no longer */
-        /* It waits for this send alone: were it kept longer, it and a long answer would wait for each other. */
+        /* It waits for this send alone: were it kept longer, it and a long answer would wait for each other.
+         */
         if (f->body_gone && f->body_from != NULL)
             request_body_taken(TAKE(&f->body_from));
         if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */

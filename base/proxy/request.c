@@ -155,6 +155,7 @@ static enum flow_result step_admit(struct flow *flow)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
     io_send(r->worker->io, &r->send, flow, r->conn->fd, "HTTP/1.1 100 Continue\r\n\r\n", r->vecs_bytes);
+    io_timer_set(r->worker->io, &r->timer, flow, r->site->site->conf->timeouts.client_send_ms);
     r->flow.step = STEP_CONTINUE;
     return FLOW_WAIT;
 }
@@ -165,10 +166,12 @@ static enum flow_result step_continue(struct flow *flow)
     int result;
 
     if (!io_op_take(&r->send, &result)) {
+        r->aborted = r->aborted || r->timer.fired;
         if (r->aborted)
             io_cancel(r->worker->io, &r->send);
         return FLOW_WAIT;
     }
+    io_timer_cancel(r->worker->io, &r->timer);
     if (result != (int)r->vecs_bytes || r->aborted) {
         r->aborted = true;
         return go(r, STEP_END);
@@ -226,9 +229,11 @@ static enum flow_result step_pass(struct flow *flow)
     struct worker *w = r->worker;
     struct flight *f;
 
-    r->cache = ACCESS_CACHE_PASS;
-    r->cache_status_detail = "fwd=bypass";
-    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key);
+    if (!r->head_sent) {
+        r->cache = ACCESS_CACHE_PASS;
+        r->cache_status_detail = "fwd=bypass";
+    }
+    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key, r->slice);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
     start_fill(r, &f, NULL, r->body_over || r->cacheable ? NULL : r);
@@ -284,10 +289,13 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_FAILED:
         return serve_stale(r) ? FLOW_NEXT : refuse(r, error.status, "the origin failed a moment ago");
     case FLIGHT_PAST_SCATTERED:
-        return r->head_sent ? refuse(r, 502, NULL) : go(r, STEP_PASS);
+        return go(r, STEP_PASS);
     case FLIGHT_PAST_NONE:
         break;
     }
+    /* Whoever made the flight may have been refused for want of it, and this is one client's own answer. */
+    if (r->authorization && !r->rule->store_authorization)
+        return go(r, STEP_PASS);
     f = flight_join(w->proxy->flights, &r->reader, &r->flow, w->index, &r->key, r->slice, r->variant, &made);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
@@ -359,7 +367,7 @@ static enum flow_result take_flight_object(struct request *r)
     struct object *object = flight_object(f);
     bool validated = flight_is_validated(f) && r->stale != NULL;
 
-    if (is_other_variant(r, object_vary(object), object_variant(object)))
+    if (!r->reader.first && is_other_variant(r, object_vary(object), object_variant(object)))
         return leave_and(r, STEP_LOOKUP);
     if (validated)
         r->cache_status_detail = "fwd=stale; fwd-status=304";
@@ -373,6 +381,11 @@ static enum flow_result flight_failed(struct request *r)
     const struct flight_error *error = flight_error(r->reader.flight);
 
     if (error->status == 416 && !r->head_sent) {
+        if (r->slice !=
+            0) { /* another range, If-Range or a condition may say otherwise: the first slice tells */
+            r->slice = 0;
+            return leave_and(r, STEP_LOOKUP);
+        }
         if (error->total_bytes == UINT64_MAX)
             return refuse(r, 416, "no byte of the range exists");
         request_render_unsatisfiable(r, error->total_bytes);
@@ -393,12 +406,12 @@ static enum flow_result step_flight(struct flow *flow)
         return go(r, STEP_END);
     if (state == FLIGHT_ASKED)
         return flight_wait(&r->reader, FLIGHT_ASKED, 0) ? FLOW_WAIT : FLOW_NEXT;
+    if (flight_scattered(&r->reader))
+        return leave_and(r, STEP_PASS);
     if (state == FLIGHT_FAILED)
         return flight_failed(r);
-    if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
+    if (state == FLIGHT_COMPLETE && flight_object(f) != NULL)
         return take_flight_object(r);
-    if (flight_scattered(&r->reader))
-        return r->head_sent ? refuse(r, 502, NULL) : leave_and(r, STEP_PASS);
     if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
@@ -627,7 +640,8 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT
+                                                                                          : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:

@@ -47,7 +47,7 @@ void answer_view_of_flight(const struct flight *f, struct answer_view *v)
         .lifetime_s = s->lifetime_s,
         .status = s->status,
         .flags = s->flags,
-        .opaque = !a->shared && !a->store,
+        .opaque = !a->shared && !a->store && !a->ranged,
     };
 }
 

@@ -119,6 +119,9 @@ void request_abort(struct request *r);
 /* More bytes, or the end, have come on its connection. */
 void request_client_spoke(struct request *r);
 
+/* Its body is still to be taken from the connection. */
+bool request_reads_body(const struct request *r);
+
 /* --- its body, pulled by the fill that passes it on --- */
 
 enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };

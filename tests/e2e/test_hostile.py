@@ -269,20 +269,20 @@ def test_slow_listener_is_no_fault_of_the_origin(start, scripted):
 
 def test_pipelined_bytes_do_not_use_up_the_receive_buffers(start, scripted):
     go = threading.Event()
-    scripted.on("/pass/wait", lambda asked, c: go.wait(PATIENCE) and reply(200, b"late")(asked, c))
+    scripted.on("/plain/wait", lambda asked, c: go.wait(PATIENCE) and reply(200, b"late")(asked, c))
     scripted.on("/pass/quick", reply(200, b"quick"))
     edge = start.edge(scripted.port, workers=1)
     held = []
     try:
-        for _ in range(160):
+        for _ in range(2500):
             c = edge.connect()
-            c.request("/pass/wait")
+            c.request("/plain/wait")
             held.append(c)
         time.sleep(0.5)
         for c in held:
             c.s.setblocking(False)
             try:
-                for _ in range(16):
+                for _ in range(4):
                     c.s.send(b"GET /pass/quick HTTP/1.1\r\nHost: audio.test\r\nX: " + b"j" * 8000 + b"\r\n\r\n")
             except OSError:
                 pass

@@ -251,9 +251,14 @@ static uint64_t select_variant(void *context, struct str vary)
 static void refresh_behind(struct request *r, uint32_t slice, struct object *revalidate)
 {
     struct worker *w = r->worker;
-    struct flight *f = flight_background(w->proxy->flights, w->index, &r->key, slice,
-                                         revalidate != NULL ? object_variant(revalidate) : r->variant);
+    uint64_t variant = revalidate != NULL ? object_variant(revalidate) : r->variant;
+    struct flight_error ignored;
+    struct flight *f;
 
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) !=
+        FLIGHT_PAST_NONE)
+        return; /* it failed, or could not be kept, a moment ago */
+    f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
         start_fill(r, &f, revalidate, NULL);
 }

@@ -220,6 +220,10 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = "this method is not allowed here";
         return status;
     }
+    if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {
+        *detail = "the body is longer than is taken here";
+        return 413;
+    }
     if (upward_is_loop(&r->http.fields, r->head, conf->name, r->worker->proxy->instance)) {
         *detail = "the request has been here before";
         return 508;

@@ -102,6 +102,15 @@ def test_client_goes_while_its_body_is_stuck_and_a_long_answer_comes(edge, scrip
     settles(edge, "flights", patience=10)
 
 
+def test_body_longer_than_the_limit(start, scripted):
+    scripted.on("/pass/limit", reply(200, b"taken"))
+    edge = start.edge(scripted.port, limits={"request_body_max": "1KiB"})
+    assert edge.ask("/pass/limit", "POST", [("Content-Length", "1024")], b"x" * 1024).body == b"taken"
+    with edge.connect() as c:
+        assert c.request("/pass/limit", "POST", [("Content-Length", "1025")]).answer().status == 413
+    assert len(scripted.requests("/pass/limit")) == 1
+
+
 # --- what goes up with a shared fill ---
 
 
@@ -235,6 +244,18 @@ def test_total_beyond_all_slices(edge, scripted, total):
 
 
 # --- memory and waiting ---
+
+
+def test_stale_hits_do_not_hammer_an_origin_that_fails(edge, scripted):
+    """stale-while-revalidate: one refresh at a time, and none for a while after one that failed."""
+    scripted.on("/plain/swr", reply(200, b"old", [("Cache-Control", "max-age=1, stale-while-revalidate=600"), ("ETag", '"a"')]),
+                raw(b""))
+    assert edge.ask("/plain/swr").body == b"old"
+    time.sleep(2.1)
+    for _ in range(20):
+        assert edge.ask("/plain/swr").body == b"old"
+        time.sleep(0.02)
+    assert len(scripted.requests("/plain/swr")) <= 1 + 2 * 4  # a failed refresh has its tries
 
 
 def test_endless_answer_ends_with_its_last_reader(edge, scripted):

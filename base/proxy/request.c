@@ -529,7 +529,7 @@ static enum body add_body(struct request *r)
     if (r->sent_bytes == 0 && is_crowded(r) && left > CROWD_PIECE_BYTES)
         left = CROWD_PIECE_BYTES;
     if (r->multipart && r->at == r->ranges.at[r->range_at].first && !r->part_begun) {
-        request_render_part(r, &v);
+        request_render_part(r);
         r->part_begun = true;
     }
     if (r->object == NULL)
@@ -607,16 +607,13 @@ static bool source_fits(struct request *r)
 static enum flow_result end_of_range(struct request *r)
 {
     if (r->multipart) {
-        struct answer_view v;
-
         r->part_begun = false;
-        view_of(r, &v);
         if (++r->range_at < r->ranges.n) {
             r->at = r->ranges.at[r->range_at].first;
             r->end = r->ranges.at[r->range_at].last + 1;
             return r->vecs_n > 0 ? send_vecs(r) : FLOW_NEXT;
         }
-        request_render_part(r, &v);
+        request_render_part(r);
         r->multipart = false;
         r->at = r->end;
     } else if (r->chunked && !r->last_sent) {

@@ -77,6 +77,8 @@ struct request {
     bool source_checked; /* object or flight is of the version that the head promised */
     uint8_t stale_slices_n;
     char boundary[25];
+    uint8_t part_type_n;
+    char part_type[128]; /* Content-Type of the parts; with a longer one there are none */
 
     struct io_op send;
     struct msghdr message;
@@ -155,7 +157,7 @@ void request_render_problem(struct request *r, unsigned status, const char *deta
 void request_render_unsatisfiable(struct request *r, uint64_t total);
 void request_render_health(struct request *r);
 /* The head of the part that begins at range_at, or the end of all parts, into r->out. */
-void request_render_part(struct request *r, const struct answer_view *v);
+void request_render_part(struct request *r);
 
 static inline void request_add_vec(struct request *r, const void *p, size_t n)
 {

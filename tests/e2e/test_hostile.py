@@ -204,6 +204,30 @@ def sliced(data, fields, etag='"v1"'):
     return script
 
 
+def test_heads_longer_than_what_is_rendered_beside_them(edge, scripted):
+    etag, kind, data = '"' + "e" * 2000 + '"', "audio/" + "t" * 2000, random_bytes(1000, 12)
+    scripted.on("/plain/longhead", reply(200, data, [FRESH, ("ETag", etag), ("Content-Type", kind)]))
+    assert edge.ask("/plain/longhead").body == data
+    a = edge.ask("/plain/longhead", fields=[("If-None-Match", etag)])
+    assert (a.status, a.get("ETag")) == (304, etag)
+    a = edge.ask("/plain/longhead", fields=[("Range", "bytes=0-1,500-501")])
+    assert a.status in (200, 206) and a.complete
+    edge.check()
+
+
+def test_content_type_that_changes_within_a_multipart_answer(edge, scripted):
+    data = random_bytes(2 << 20, 13)
+
+    def script(asked, c):
+        second = asked.get("Range", "").startswith("bytes=1048576")
+        return sliced(data, [FRESH, ("Content-Type", "audio/" + "t" * (2000 if second else 1))])(asked, c)
+
+    scripted.on("/plain/types", script)
+    a = edge.ask("/plain/types", fields=[("Range", "bytes=0-1,1500000-1500001")])
+    assert (a.status, a.complete) == (206, True) and data[1500000:1500002] in a.body
+    edge.check()
+
+
 def test_private_and_longer_than_a_slice(edge, scripted):
     data = random_bytes(3 << 20, 8)
     scripted.on("/plain/private", sliced(data, [("Cache-Control", "private")]))

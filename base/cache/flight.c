@@ -340,8 +340,7 @@ struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max)
 /* Wakes whoever waits; called with the lock held, by the thread of `worker`. */
 static void wake_readers_locked(struct flight *f, unsigned worker)
 {
-    LIST_EACH(&f->readers, node)
-    {
+    LIST_EACH (&f->readers, node) {
         struct flight_reader *r = LIST_ENTRY(node, struct flight_reader, node);
         struct flight_mail *m = &f->mails[r->worker];
 
@@ -387,8 +386,7 @@ static void mail_received(struct mail *mail, void *context)
     CHECK_MAGIC(f, FLIGHT_MAGIC);
     pthread_mutex_lock(&f->lock);
     m->posted = false;
-    LIST_EACH(&f->readers, node)
-    {
+    LIST_EACH (&f->readers, node) {
         struct flight_reader *r = LIST_ENTRY(node, struct flight_reader, node);
 
         if (r->worker == m->worker && r->waiting) {
@@ -483,8 +481,8 @@ static bool is_deserted(struct flight *f)
     bool deserted = true;
 
     pthread_mutex_lock(&f->lock);
-    LIST_EACH(&f->readers, node)
-    deserted = deserted && f->scattered && !LIST_ENTRY(node, struct flight_reader, node)->first;
+    LIST_EACH (&f->readers, node)
+        deserted = deserted && f->scattered && !LIST_ENTRY(node, struct flight_reader, node)->first;
     pthread_mutex_unlock(&f->lock);
     return deserted;
 }
@@ -580,8 +578,7 @@ static void give_up_read_bytes_locked(struct flight *f)
 {
     uint64_t slowest = flight_written(f);
 
-    LIST_EACH(&f->readers, node)
-    {
+    LIST_EACH (&f->readers, node) {
         const struct flight_reader *r = LIST_ENTRY(node, struct flight_reader, node);
 
         if (f->scattered && !r->first)

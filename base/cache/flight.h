@@ -6,8 +6,9 @@
  * pace, and are woken as soon as something they have not seen has happened. Bytes lie in one run of memory:
  *
  *   stored   the run is as long as the body; offset i of the body is byte i. At the end it becomes the
- * object. ring     the answer cannot be kept (no room, length unknown, not storable): offset i is byte i
- * modulo the capacity, and the fill waits for the slowest reader. Who comes after the start has been
+ *            object.
+ *   ring     the answer cannot be kept (no room, length unknown, not storable): offset i is byte i modulo
+ *            the capacity, and the fill waits for the slowest reader. Who comes after the start has been
  *            overwritten cannot join.
  *
  * A flight whose answer may not be shared (private, no-store) scatters: its first reader keeps it, the
@@ -44,6 +45,7 @@ struct flight_answer {
     bool ranged;             /* the body is slice spec.slice of spec.total_bytes bytes */
     bool store;              /* will become an object */
     bool shared;             /* others than the first reader may have it */
+    bool opaque;             /* passed as it came: no ranges or conditionals of ours */
 };
 
 /* Why a fill failed, as the client is told. */
@@ -108,8 +110,8 @@ const struct flight_error *flight_error(const struct flight *f);
 /* Bytes of the body that have arrived. */
 uint64_t flight_written(const struct flight *f);
 
-/* The bytes from `offset` on, as far as they have arrived and lie in one run, at most `max`. They stay while
- * the reader has not given them back. */
+/* The bytes from `offset` on, as far as they have arrived and lie in one run, at most `max`. They stay while the
+ * reader has not given them back. */
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max);
 
 /* Only from STREAMING on: any byte that has arrived stays. False: a ring, which is read forwards only. */

@@ -168,8 +168,7 @@ size_t slab_trim(struct slab *s)
     CHECK_MAGIC(s, SLAB_MAGIC);
     pthread_mutex_lock(&s->lock);
     for (unsigned i = 0; i < CLASSES; i++) {
-        LIST_EACH(&s->classes[i], node)
-        {
+        LIST_EACH (&s->classes[i], node) {
             struct page *p = LIST_ENTRY(node, struct page, node);
             if (p->used > 0)
                 continue;

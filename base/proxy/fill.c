@@ -253,6 +253,14 @@ static enum flow_result step_connecting(struct flow *flow)
 
 /* --- asking --- */
 
+/* The whole request is sent, or nobody wants the rest of it. */
+static enum flow_result await_head(struct fill *f)
+{
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_first_byte_ms);
+    f->flow.step = STEP_HEAD;
+    return FLOW_NEXT;
+}
+
 static enum flow_result send_failed(struct fill *f, int result)
 {
     return lost(f, result, 502, "the request could not be sent");
@@ -286,7 +294,10 @@ static enum flow_result step_send(struct flow *flow)
         io_send(io_of(f), &f->op, flow, f->conn->fd, f->out + f->out_sent, f->out_n - f->out_sent);
         return FLOW_WAIT;
     }
-    f->flow.step = f->body_from != NULL ? STEP_SEND_BODY : STEP_HEAD;
+    if (f->body_from == NULL)
+        return await_head(f);
+    io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
+    f->flow.step = STEP_SEND_BODY;
     return FLOW_NEXT;
 }
 
@@ -301,6 +312,7 @@ static void send_body_run(struct fill *f, struct str run, bool chunked)
     struct buf head = buf_of(f->chunk_head, sizeof f->chunk_head);
     size_t n = 0;
 
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
     if (!chunked) {
         io_send(io_of(f), &f->op, &f->flow, f->conn->fd, run.p, run.n);
         f->out_n = run.n;
@@ -323,10 +335,10 @@ static enum flow_result body_end(struct fill *f, bool chunked)
         f->out_n = sizeof HTTP1_CHUNKED_END - 1;
         f->body_run_n = 0;
         io_send(io_of(f), &f->op, &f->flow, f->conn->fd, HTTP1_CHUNKED_END, f->out_n);
+        io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
         return FLOW_WAIT;
     }
-    f->flow.step = STEP_HEAD;
-    return FLOW_NEXT;
+    return await_head(f);
 }
 
 static enum flow_result step_send_body(struct flow *flow)
@@ -339,8 +351,7 @@ static enum flow_result step_send_body(struct flow *flow)
 
     if (io_op_take(&f->op, &result)) {
         f->body_run_n = 0; /* the client's buffers are lent no longer */
-        /* It waits for this send alone: were it kept longer, it and a long answer would wait for each other.
-         */
+        /* It waits for this send alone: were it kept longer, it and a long answer would wait for each other. */
         if (f->body_gone && f->body_from != NULL)
             request_body_taken(TAKE(&f->body_from));
         if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
@@ -368,11 +379,15 @@ static enum flow_result step_send_body(struct flow *flow)
     if (f->body_gone)
         return fill_drop(f, false, 502, "the client went while its body was being passed on");
     if (f->timer.fired)
-        return fill_drop(f, false, 504, "the client's body did not come in time");
+        return fill_drop(f, false, 408, "the client's body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
     result = request_body_next(f->body_from, &run);
+    if (result == -EMSGSIZE)
+        return fill_drop(f, false, 413, "the body is too large");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
+    if (result == REQUEST_BODY_TOO_LONG)
+        return fill_drop(f, false, 413, "the body is too long");
     if (result == REQUEST_BODY_END)
         return body_end(f, chunked);
     if (result == REQUEST_BODY_WAIT)
@@ -436,6 +451,15 @@ static void forget_head(struct fill *f)
     f->head_scanned = 0;
 }
 
+/* The answer is whole: its connection may carry another, unless something says that it may not. */
+static void give_back(struct fill *f)
+{
+    /* While the peer waits for the rest of a body it would take the next request for it. */
+    if (f->conn != NULL && (!f->has_body || f->body_sent) && !f->op.in_flight && f->response.keep_alive &&
+        io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
+        upstream_give_back(&f->conn);
+}
+
 enum flow_result fill_head_complete(struct fill *f)
 {
     bool from_file = f->upstream->conf->scheme == URL_FILE;
@@ -450,6 +474,7 @@ enum flow_result fill_head_complete(struct fill *f)
         return FLOW_NEXT;
     case FILL_MEANS_COMPLETE:
         stat_inc(&f->worker->stats.fills_not_modified);
+        give_back(f);
         return fill_drop(f, false, 0, NULL);
     case FILL_MEANS_ASK_AGAIN:
         f->tried = 0;
@@ -491,11 +516,8 @@ static enum flow_result step_head(struct flow *flow)
 
 enum flow_result fill_whole(struct fill *f, bool reusable)
 {
-    /* While the peer waits for the rest of a body it would take the next request for it. */
-    if (reusable && f->conn != NULL && (!f->has_body || f->body_sent) && !f->op.in_flight &&
-        f->response.keep_alive && io_recv_peek(io_of(f), &f->conn->recv).n == 0 &&
-        io_recv_end(&f->conn->recv) == 0)
-        upstream_give_back(&f->conn);
+    if (reusable)
+        give_back(f);
     stat_inc(&f->worker->stats.fills_completed);
     flight_complete(&f->flight);
     return fill_drop(f, false, 0, NULL);
@@ -641,14 +663,14 @@ static enum flow_result step_body(struct flow *flow)
     uint64_t before = flight_written(f->flight);
     enum flow_result result;
 
-    if (flight_deserted(f->flight))
-        return fill_drop(f, false, 502, "nobody reads any more");
-    f->no_room = false;
     if (f->timer.fired)
         return lost(f, 0, 504, "the body came to a halt");
     /* The head's receive may still be armed: it must have ended before the body is received beside it. */
     if (f->response.framing == HTTP_BODY_NONE)
         return fill_whole(f, true);
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
+    f->no_room = false;
     result = f->response.framing == HTTP_BODY_CHUNKED ? body_chunked(f) : body_plain(f);
     if (result == FLOW_WAIT && f->flow.step == STEP_BODY && !f->no_room &&
         (flight_written(f->flight) != before || (!timer_is_set(&f->timer) && f->op.in_flight)))

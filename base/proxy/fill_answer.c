@@ -72,11 +72,10 @@ static void freshness_from(const struct fill *f, const struct http1_response *re
 
 /* --- the head --- */
 
-/* What is never part of a kept or relayed head: framing and hops are ours, Age and Cache-Status are told anew
- * for each answer. */
+/* What is never part of a kept or relayed head: framing and hops are ours, Age is told anew for each answer.
+ * Cache-Status stays, since it says what the caches above did when they gave it (RFC 9211, section 3). */
 static const uint64_t dropped = FIELD_BIT(FIELD_CONTENT_LENGTH) | FIELD_BIT(FIELD_TRANSFER_ENCODING) |
-                                FIELD_BIT(FIELD_CACHE_STATUS) | FIELD_BIT(FIELD_X_CACHE) |
-                                FIELD_BIT(FIELD_ACCEPT_RANGES);
+                                FIELD_BIT(FIELD_X_CACHE) | FIELD_BIT(FIELD_ACCEPT_RANGES);
 
 struct head_plan {
     unsigned status;
@@ -259,7 +258,8 @@ static enum fill_meaning begin_passed(struct fill *f)
     bool has_length = r->framing == HTTP_BODY_LENGTH || r->has_content_length;
     struct flight_answer a = {.length = r->framing == HTTP_BODY_LENGTH ? r->content_length
                                         : r->framing == HTTP_BODY_NONE ? 0
-                                                                       : FLIGHT_LENGTH_UNKNOWN};
+                                                                       : FLIGHT_LENGTH_UNKNOWN,
+                              .opaque = true};
     struct head_plan plan = {.status = r->status,
                              .has_length = has_length ||
                                            (r->framing == HTTP_BODY_NONE && r->status >= 200 &&

@@ -151,6 +151,14 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->cacheable)
         return go(r, STEP_LOOKUP);
+    if (r->http.content_length > r->site->site->conf->limits.request_body_bytes_max)
+        return refuse(r, 413, "the body is too large");
+    if (r->http.method == HTTP_OPTIONS && upward_ends_here(&r->http.fields, r->head)) {
+        if (!r->body_over)
+            r->close_after = true;
+        request_render_options(r);
+        return go(r, STEP_BODY);
+    }
     if (r->body_over || !r->http.expect_continue)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
@@ -186,7 +194,11 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     *fields = buf_of(malloc(r->head_n + 512), r->head_n + 512);
     if (fields->p == NULL)
         return false;
-    upward_fields(&r->http.fields, r->head, r->cacheable ? UPWARD_FILL : UPWARD_PASS, fields);
+    upward_fields(&r->http.fields, r->head,
+                  r->cacheable                     ? UPWARD_FILL
+                  : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
+                                                   : UPWARD_PASS,
+                  fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
         .site = r->site,
@@ -386,8 +398,7 @@ static enum flow_result flight_failed(struct request *r)
     const struct flight_error *error = flight_error(r->reader.flight);
 
     if (error->status == 416 && !r->head_sent) {
-        if (r->slice !=
-            0) { /* another range, If-Range or a condition may say otherwise: the first slice tells */
+        if (r->slice != 0) { /* If-Range or another range may make an answer of it: the first slice tells */
             r->slice = 0;
             return leave_and(r, STEP_LOOKUP);
         }

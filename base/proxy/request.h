@@ -126,12 +126,12 @@ bool request_reads_body(const struct request *r);
 
 /* --- its body, pulled by the fill that passes it on --- */
 
-enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
+enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END, REQUEST_BODY_TOO_LONG };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
-/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum
- * http1_error / -ECONNRESET. */
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error, or
+ * -EMSGSIZE. */
 int request_body_next(struct request *r, struct str *run);
 void request_body_consume(struct request *r, size_t n);
 /* The fill pulls no more. */
@@ -156,6 +156,8 @@ void request_render(struct request *r, const struct answer_view *v);
 void request_render_problem(struct request *r, unsigned status, const char *detail);
 void request_render_unsatisfiable(struct request *r, uint64_t total);
 void request_render_health(struct request *r);
+/* To OPTIONS that goes no further. */
+void request_render_options(struct request *r);
 /* The head of the part that begins at range_at, or the end of all parts, into r->out. */
 void request_render_part(struct request *r);
 

@@ -220,10 +220,6 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = "this method is not allowed here";
         return status;
     }
-    if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {
-        *detail = "the body is longer than is taken here";
-        return 413;
-    }
     if (upward_is_loop(&r->http.fields, r->head, conf->name, r->worker->proxy->instance)) {
         *detail = "the request has been here before";
         return 508;
@@ -235,6 +231,10 @@ unsigned request_admit(struct request *r, const char **detail)
     status = check_signature(r, detail);
     if (status != 0)
         return status;
+    if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {
+        *detail = "the body is too long";
+        return 413;
+    }
     r->authorization = fields_has(&r->http.fields, FIELD_AUTHORIZATION);
     r->cacheable = r->rule->cache && (r->http.method == HTTP_GET || r->http.method == HTTP_HEAD);
     status = make_key(r);

@@ -47,7 +47,7 @@ void answer_view_of_flight(const struct flight *f, struct answer_view *v)
         .lifetime_s = s->lifetime_s,
         .status = s->status,
         .flags = s->flags,
-        .opaque = !a->shared && !a->store && !a->ranged,
+        .opaque = a->opaque,
     };
 }
 
@@ -419,6 +419,21 @@ void request_render_unsatisfiable(struct request *r, uint64_t total)
     content_range_unsatisfied_add(&b, total);
     buf_add_lit(&b, "\r\n");
     finish_problem(r, &b, 416, "no byte of the range exists");
+}
+
+void request_render_options(struct request *r)
+{
+    struct buf b = out_of(r);
+
+    r->status = 204;
+    http1_add_status_line(&b, 204);
+    http1_add_field(&b, STR("Allow"), r->rule->allow);
+    http1_add_field(&b, STR("Date"), worker_date(r->worker));
+    add_cache_status(r, NULL, &b);
+    add_end(r, &b);
+    CHECK(!b.overflow);
+    request_add_vec(r, b.p, b.n);
+    r->head_only = true;
 }
 
 void request_render_health(struct request *r)

@@ -39,7 +39,7 @@ static int next_of_chunks(struct request *r, struct str in, struct str *run)
     if (result == HTTP1_CHUNKED_BODY) {
         r->body_bytes += run->n;
         if (r->body_bytes > r->site->site->conf->limits.request_body_bytes_max)
-            return -HTTP1_BAD_CHUNK;
+            return -EMSGSIZE;
         io_recv_consume(io, &r->conn->recv, (size_t)(run->p - in.p));
         return REQUEST_BODY_RUN;
     }

@@ -56,8 +56,7 @@ void upstream_set_retire(struct upstream_set **setp)
 
     set->retired = true;
     for (unsigned i = 0; i < set->n; i++)
-        LIST_EACH(&set->items[i].idle, node)
-        {
+        LIST_EACH (&set->items[i].idle, node) {
             struct upstream_conn *c = LIST_ENTRY(node, struct upstream_conn, node);
 
             c->flow.step = STEP_CLOSE;
@@ -135,8 +134,7 @@ struct upstream_conn *upstream_take_idle(struct upstream *u, struct flow *flow)
 {
     struct worker *w = u->set->worker;
 
-    LIST_EACH(&u->idle, node)
-    {
+    LIST_EACH (&u->idle, node) {
         struct upstream_conn *c = LIST_ENTRY(node, struct upstream_conn, node);
 
         /* Not in the turn in which it came back: what its peer sent beyond the answer, or its end, would not

@@ -22,6 +22,28 @@ static const uint64_t not_for_fills =
     FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE) | FIELD_BIT(FIELD_COOKIE) | FIELD_BIT(FIELD_CACHE_CONTROL) |
     FIELD_BIT(FIELD_PRAGMA) | FIELD_BIT(FIELD_REFERER) | FIELD_BIT(FIELD_FORWARDED);
 
+static const struct str max_forwards = STR_INIT("Max-Forwards");
+
+bool upward_ends_here(const struct fields *fields, const char *base)
+{
+    unsigned i = fields_find(fields, base, max_forwards, 0);
+    uint64_t left;
+
+    return i != FIELD_END && str_to_u64(field_value(fields, base, i), &left) == 0 && left == 0;
+}
+
+/* Adds the field as it came, or Max-Forwards one less. */
+static void add_field(struct str name, struct str value, enum upward_use use, struct buf *out)
+{
+    uint64_t left;
+
+    if (use == UPWARD_PASS_OPTIONS && str_eq_nocase(name, max_forwards) && str_to_u64(value, &left) == 0 &&
+        left > 0)
+        http1_add_field_u64(out, max_forwards, left - 1);
+    else
+        http1_add_field(out, name, value);
+}
+
 /* Names by which an origin could be made to believe that the request was for another host, path, method or
  * client: no key and seldom a Vary holds them, so that one client's would be in everybody's answer. */
 static const struct str overrides[] = {
@@ -64,7 +86,7 @@ void upward_fields(const struct fields *fields, const char *base, enum upward_us
 
     those_that_go_up(fields, base, use, &up);
     for (unsigned i = 0; i < up.n; i++)
-        http1_add_field(out, field_name(&up, base, i), field_value(&up, base, i));
+        add_field(field_name(&up, base, i), field_value(&up, base, i), use, out);
     /* Via and CDN-Loop are lists to which our member is added (RFC 9110, 7.6.3; RFC 8586, 2): earlier
      * members go on as lines of their own. */
     for (unsigned i = fields_first(fields, FIELD_CDN_LOOP); i != FIELD_END; i = fields->at[i].next)

@@ -340,8 +340,8 @@ static void drain_received(struct mail *mail, void *context)
     for (unsigned i = 0; i < w->acceptors_n; i++)
         if (w->acceptors[i].started)
             io_wake(w->io, &w->acceptors[i].flow);
-    LIST_EACH(&w->conn_list, node)
-    conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
+    LIST_EACH (&w->conn_list, node)
+        conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
     free(m);
 }
 

@@ -1,5 +1,5 @@
 """`make demo` as a user meets it: the page plays in a real browser, the lines it prints work when pasted, Ctrl-C ends
-all of it. Needs built programs (SEGUE_BIN, or build/) and what `packaging/install-deps.sh check` installs."""
+all of it. Needs built programs (in SEGUE_BUILD, or build/) and what `packaging/install-deps.sh check` installs."""
 import contextlib
 import json
 import math
@@ -14,7 +14,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BIN = pathlib.Path(os.environ.get("SEGUE_BIN", ROOT / "build")).resolve()
+BIN = ROOT / os.environ.get("SEGUE_BUILD", "build")
 DEMO = [str(ROOT / "demo" / "demo.py"), "--bin", str(BIN), "--media-seconds", "60", "--no-browser"]
 FIRST_RUN_SECONDS = 240  # Encoding and npm, once; later runs take what they made.
 

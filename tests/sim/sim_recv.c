@@ -396,8 +396,7 @@ void sim_try_accept(void *context)
 /* Those whose queue was full may have room again. */
 void sim_accept_resume(struct io *io)
 {
-    LIST_EACH(&io->accepts, node)
-    {
+    LIST_EACH (&io->accepts, node) {
         struct sim_op *s = LIST_ENTRY(node, struct sim_op, io_link);
         if (!list_empty(&s->listener->backlog))
             sim_op_kick(s);

@@ -202,9 +202,8 @@ def scripted(session):
 
 @pytest.fixture(scope="session")
 def faulty(session, scripted):
-    """An edge in front of the scripted origin, with short limits."""
-    return session.edge(scripted.port, hosts=[HOST], workers=1,
-                        timeouts={"upstream_first_byte": "1s", "upstream_between_bytes": "1s"})
+    """An edge in front of the scripted origin. No short limits: it is in Python, and the machine may be busy."""
+    return session.edge(scripted.port, hosts=[HOST], workers=1)
 
 
 _unique = iter(range(1, 1 << 30))

@@ -6,6 +6,12 @@ import pytest
 
 from harness import *
 
+
+@pytest.fixture(scope="module")
+def edge(module, origin):
+    """One of several workers, that share what they have."""
+    return module.edge(origin.port)
+
 SLICE = 1 << 20
 
 

@@ -144,7 +144,8 @@ def test_large_head_is_passed_on(faulty, scripted, fresh):
 
 
 @pytest.mark.parametrize("where", ["head", "body"])
-def test_slow_origin(faulty, scripted, fresh, where):
+def test_slow_origin(start, scripted, fresh, where):
+    edge = start.edge(scripted.port, timeouts={"upstream_first_byte": "500ms", "upstream_between_bytes": "500ms"})
     path = f"/dyn/{fresh()}"
     release = threading.Event()
 
@@ -155,13 +156,13 @@ def test_slow_origin(faulty, scripted, fresh, where):
 
     good_after(scripted, path, script)
     if where == "head":
-        a = faulty.ask(path)
+        a = edge.ask(path)
         assert a.status == 504 and a.problem
     else:
-        with faulty.connect() as c:
+        with edge.connect() as c:
             assert not c.ask(path).complete
     release.set()
-    until(lambda: faulty.ask(path).body == b"whole", "the origin is asked again")
+    until(lambda: edge.ask(path).body == b"whole", "the origin is asked again")
 
 
 def test_chunked_answers(faulty, scripted, fresh):

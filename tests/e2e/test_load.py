@@ -7,6 +7,12 @@ import pytest
 from harness import *
 
 
+@pytest.fixture(scope="module")
+def edge(module, origin):
+    """One of several workers, that share what they have."""
+    return module.edge(origin.port)
+
+
 def test_slow_reader_is_cut_off(start, origin, files):
     """One that takes nothing, in the middle of a large body."""
     edge = start.edge(origin.port, limits={"client_rate_min": "100KB/s", "client_rate_grace": "1s"})

@@ -8,6 +8,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* How long a connection rests before it is given to somebody who waits: long enough to see what its peer sent
+ * beyond the answer, or its end. */
+#define REUSE_AFTER_MS 1u
+
 struct upstream_set {
     struct worker *worker;
     bool retired;
@@ -218,7 +222,8 @@ void upstream_give_back(struct upstream_conn **cp)
     flow_init(&c->flow, &idle_type, STEP_IDLE);
     if (u->set->retired || w->draining || u->idle_n > u->set->idle_max)
         c->flow.step = STEP_CLOSE;
-    io_timer_set(w->io, &c->timer, &c->flow, u->set->idle_ms);
+    c->is_awaited = !list_empty(&u->waiting);
+    io_timer_set(w->io, &c->timer, &c->flow, c->is_awaited ? REUSE_AFTER_MS : u->set->idle_ms);
     io_wake(w->io, &c->flow);
 }
 
@@ -248,6 +253,11 @@ static enum flow_result step_idle(struct flow *flow)
     struct worker *w = u->set->worker;
     struct io *io = w->io;
 
+    if (c->is_awaited && c->timer.fired) {
+        c->is_awaited = false;
+        io_timer_set(io, &c->timer, flow, c->upstream->set->idle_ms);
+        wake_waiter(c->upstream);
+    }
     /* Its end, or bytes that belong to no answer: either way it is of no use any more. */
     if (c->timer.fired || c->recv.end != 0 || io_recv_peek(io, &c->recv).n > 0) {
         flow->step = STEP_CLOSE;

@@ -297,21 +297,26 @@ struct site_mail {
     struct site *site;
 };
 
+static void take_site(struct worker *w, struct site *site)
+{
+    struct worker_site *next = worker_site_create(w, site);
+
+    if (next == NULL) {
+        log_error("worker %u has no memory for the new configuration and keeps the old", w->index);
+        return;
+    }
+    worker_site_unref(&w->site);
+    w->site = next;
+    (void)resolver_reload(w->resolver);
+}
+
 static void site_received(struct mail *mail, void *context)
 {
     struct site_mail *m = CONTAINER_OF(mail, struct site_mail, mail);
     struct worker *w = context;
-    struct worker_site *next = w->io != NULL ? worker_site_create(w, m->site) : NULL;
 
-    if (w->io == NULL) {
-        /* it has ended */
-    } else if (next == NULL) {
-        log_error("worker %u has no memory for the new configuration and keeps the old", w->index);
-    } else {
-        worker_site_unref(&w->site);
-        w->site = next;
-        (void)resolver_reload(w->resolver);
-    }
+    if (w->io != NULL) /* else it has ended, and its mail is only being freed */
+        take_site(w, m->site);
     site_unref(&m->site);
     free(m);
 }

@@ -344,7 +344,7 @@ static void drain_received(struct mail *mail, void *context)
     LIST_EACH (&w->conn_list, node)
         conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
     if (w->hurry)
-        LIST_EACH(&w->fill_list, node)
+        LIST_EACH (&w->fill_list, node)
             fill_abort(LIST_ENTRY(node, struct fill, node));
     free(m);
 }

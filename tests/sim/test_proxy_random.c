@@ -172,10 +172,12 @@ static void answer_hook(void *context, const struct sim_origin_request *request,
 static void change_versions(void *context)
 {
     struct life *l = context;
-    struct song *s = &l->songs[sim_below(l->bed.w, PATHS)];
+    struct sim_world *w = l->bed.w;
+    /* Often one in slices, so that it changes between them. */
+    struct song *s = &l->songs[sim_below(w, 2) ? 5 + sim_below(w, 2) : sim_below(w, PATHS)];
 
     s->version++;
-    sim_after(l->bed.w, 1 + sim_below(l->bed.w, 4 * NS_PER_S), change_versions, l);
+    sim_after(w, 1 + sim_below(w, 2 * NS_PER_S), change_versions, l);
 }
 
 static void go_up_and_down(void *context)
@@ -347,7 +349,9 @@ static void send_in_parts(struct life *l, struct sim_client *c, struct str raw, 
 static void ask(struct life *l, struct sim_client *c, struct wish *wish)
 {
     struct sim_world *w = l->bed.w;
-    const struct song *s = &l->songs[l->crowd ? 9 + l->clients_n % (PATHS - 9) : sim_below(w, PATHS)];
+    const struct song *s = &l->songs[l->crowd               ? 9 + l->clients_n % (PATHS - 9)
+                                     : sim_below(w, 4) == 0 ? 5 + sim_below(w, 2)
+                                                            : sim_below(w, PATHS)];
     uint64_t kind = sim_below(w, 20), body = 0;
     char raw[1024];
     struct buf b = buf_of(raw, sizeof raw);

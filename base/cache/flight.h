@@ -147,8 +147,8 @@ enum flight_past { FLIGHT_PAST_NONE, FLIGHT_PAST_FAILED, FLIGHT_PAST_SCATTERED }
 enum flight_past flight_past(struct flight_table *table, const struct cache_key *key, uint32_t slice,
                              uint64_t variant, uint64_t now_ns, struct flight_error *error);
 
-/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken when
- * the last reader goes. */
+/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken
+ * when the last reader goes. */
 bool flight_deserted(struct flight *f);
 
 /* The head has come; the answer's strings are copied. With `store` the run is allocated from the memory tier,

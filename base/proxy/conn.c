@@ -8,6 +8,7 @@
 
 #define LINGER_MS        2000u
 #define LINGER_BYTES_MAX (256u * 1024u)
+#define AHEAD_BUFFERS    2u
 
 enum { STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
 
@@ -204,6 +205,21 @@ static enum flow_result step_head(struct flow *flow)
     return FLOW_WAIT;
 }
 
+/* What a client sends ahead waits in the receive buffers, which are everybody's. When they run out, who holds
+ * more than a request or two is let down: its connection ends with the answer that is under way. */
+static void let_go_of_buffers(struct conn *c)
+{
+    struct io *io = c->worker->io;
+    struct str run;
+
+    if (!c->discarding && (c->recv.queued_n <= AHEAD_BUFFERS || !io_recv_scarce(io)))
+        return;
+    c->close_after = true;
+    c->discarding = true;
+    while ((run = io_recv_peek(io, &c->recv)).n > 0)
+        io_recv_consume(io, &c->recv, run.n);
+}
+
 static enum flow_result step_request(struct flow *flow)
 {
     struct conn *c = conn_of(flow);
@@ -216,6 +232,8 @@ static enum flow_result step_request(struct flow *flow)
             request_abort(c->request);
         else
             request_client_spoke(c->request);
+        if (!request_reads_body(c->request))
+            let_go_of_buffers(c);
         return FLOW_WAIT;
     }
     if (c->close_after)

@@ -157,7 +157,8 @@ static enum part_result part_of_206(const struct fill *f, struct part *out)
     if (!f->asked_range)
         return PART_ERROR;
     if (content_range_parse(fields_get(&r->fields, f->head, FIELD_CONTENT_RANGE), &range) != 0 ||
-        range.unsatisfied || !range.has_total || range.first != first)
+        range.unsatisfied || !range.has_total || range.first != first ||
+        range.total > (uint64_t)CACHE_SLICES_MAX * CACHE_SLICE_BYTES)
         return PART_ASK_WHOLE;
     if (range.last + 1 != range.total && range.last + 1 != first + CACHE_SLICE_BYTES)
         return PART_ASK_WHOLE; /* less than was asked for, which a server may send */

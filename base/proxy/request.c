@@ -54,7 +54,7 @@ static struct request *request_new(struct conn *c)
 
     if (r == NULL)
         return NULL;
-    memset(r, 0, offsetof(struct request, out)); /* the buffers at its end are written before they are read */
+    memset(r, 0, offsetof(struct request, http));
     flow_init(&r->flow, &request_type, STEP_ADMIT);
     r->magic = REQUEST_MAGIC;
     r->worker = w;
@@ -74,6 +74,7 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
 
     if (r == NULL)
         return NULL;
+    r->http = *parsed;
     r->head = head_n <= sizeof r->head_inline ? r->head_inline : malloc(head_n);
     if (r->head == NULL) {
         r->flow.step = STEP_END;
@@ -82,7 +83,6 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
     }
     memcpy(r->head, head, head_n);
     r->head_n = head_n;
-    r->http = *parsed;
     r->body_left = parsed->content_length;
     http1_chunked_init(&r->chunked_in);
     r->body_over = parsed->framing == HTTP_BODY_NONE ||
@@ -97,8 +97,7 @@ struct request *request_start_refused(struct conn *c, unsigned status, const cha
 
     if (r == NULL)
         return NULL;
-    r->http.keep_alive = false;
-    r->http.minor = 1;
+    r->http = (struct http1_request){.method = HTTP_METHOD_OTHER, .minor = 1};
     r->body_over = true;
     request_render_problem(r, status, detail);
     r->flow.step = STEP_BODY;
@@ -161,6 +160,7 @@ static enum flow_result step_admit(struct flow *flow)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
     io_send(r->worker->io, &r->send, flow, r->conn->fd, "HTTP/1.1 100 Continue\r\n\r\n", r->vecs_bytes);
+    io_timer_set(r->worker->io, &r->timer, flow, r->site->site->conf->timeouts.client_send_ms);
     r->flow.step = STEP_CONTINUE;
     return FLOW_WAIT;
 }
@@ -171,10 +171,12 @@ static enum flow_result step_continue(struct flow *flow)
     int result;
 
     if (!io_op_take(&r->send, &result)) {
+        r->aborted = r->aborted || r->timer.fired;
         if (r->aborted)
             io_cancel(r->worker->io, &r->send);
         return FLOW_WAIT;
     }
+    io_timer_cancel(r->worker->io, &r->timer);
     if (result != (int)r->vecs_bytes || r->aborted) {
         r->aborted = true;
         return go(r, STEP_END);
@@ -264,7 +266,7 @@ static void refresh_behind(struct request *r, uint32_t slice, struct object *rev
 
     if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) !=
         FLIGHT_PAST_NONE)
-        return;
+        return; /* it failed, or could not be kept, a moment ago */
     f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
         start_fill(r, &f, revalidate, NULL);
@@ -305,6 +307,9 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_NONE:
         break;
     }
+    /* Whoever made the flight may have been refused for want of it, and this is one client's own answer. */
+    if (r->authorization && !r->rule->store_authorization)
+        return go(r, STEP_PASS);
     f = flight_join(w->proxy->flights, &r->reader, &r->flow, w->index, &r->key, r->slice, r->variant, &made);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
@@ -376,7 +381,7 @@ static enum flow_result take_flight_object(struct request *r)
     struct object *object = flight_object(f);
     bool validated = flight_is_validated(f) && r->stale != NULL;
 
-    if (is_other_variant(r, object_vary(object), object_variant(object)))
+    if (!r->reader.first && is_other_variant(r, object_vary(object), object_variant(object)))
         return leave_and(r, STEP_LOOKUP);
     if (validated)
         r->cache_status_detail = "fwd=stale; fwd-status=304";
@@ -390,6 +395,10 @@ static enum flow_result flight_failed(struct request *r)
     const struct flight_error *error = flight_error(r->reader.flight);
 
     if (error->status == 416 && !r->head_sent) {
+        if (r->slice != 0) { /* If-Range or another range may make an answer of it: the first slice tells */
+            r->slice = 0;
+            return leave_and(r, STEP_LOOKUP);
+        }
         if (error->total_bytes == UINT64_MAX)
             return refuse(r, 416, "no byte of the range exists");
         request_render_unsatisfiable(r, error->total_bytes);
@@ -410,12 +419,12 @@ static enum flow_result step_flight(struct flow *flow)
         return go(r, STEP_END);
     if (state == FLIGHT_ASKED)
         return flight_wait(&r->reader, FLIGHT_ASKED, 0) ? FLOW_WAIT : FLOW_NEXT;
-    if (state == FLIGHT_FAILED)
-        return flight_failed(r);
-    if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
-        return take_flight_object(r);
     if (flight_scattered(&r->reader))
         return leave_and(r, STEP_PASS);
+    if (state == FLIGHT_FAILED)
+        return flight_failed(r);
+    if (state == FLIGHT_COMPLETE && flight_object(f) != NULL)
+        return take_flight_object(r);
     if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
@@ -528,7 +537,7 @@ static enum body add_body(struct request *r)
     if (r->sent_bytes == 0 && is_crowded(r) && left > CROWD_PIECE_BYTES)
         left = CROWD_PIECE_BYTES;
     if (r->multipart && r->at == r->ranges.at[r->range_at].first && !r->part_begun) {
-        request_render_part(r, &v);
+        request_render_part(r);
         r->part_begun = true;
     }
     if (r->object == NULL)
@@ -606,16 +615,13 @@ static bool source_fits(struct request *r)
 static enum flow_result end_of_range(struct request *r)
 {
     if (r->multipart) {
-        struct answer_view v;
-
         r->part_begun = false;
-        view_of(r, &v);
         if (++r->range_at < r->ranges.n) {
             r->at = r->ranges.at[r->range_at].first;
             r->end = r->ranges.at[r->range_at].last + 1;
             return r->vecs_n > 0 ? send_vecs(r) : FLOW_NEXT;
         }
-        request_render_part(r, &v);
+        request_render_part(r);
         r->multipart = false;
         r->at = r->end;
     } else if (r->chunked && !r->last_sent) {

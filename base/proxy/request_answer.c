@@ -152,20 +152,26 @@ static void add_not_modified_fields(struct buf *b, struct str tail)
 static void render_not_modified(struct request *r, const struct answer_view *v)
 {
     struct buf b = out_of(r), fields;
+    size_t first = 0;
 
     r->status = 304;
     http1_add_status_line(&b, 304);
     fields = b;
     add_not_modified_fields(&fields, v->tail);
-    if (!fields.overflow && fields.cap - fields.n > 400)
+    if (!fields.overflow && fields.cap - fields.n > 400) {
         b = fields;
-    else
-        http1_add_field(&b, STR("ETag"), v->etag);
+    } else if (v->etag.n > 0) {
+        buf_add_lit(&b, "ETag: ");
+        request_add_vec(r, b.p, b.n);
+        request_add_vec(r, v->etag.p, v->etag.n);
+        first = b.n;
+        buf_add_lit(&b, "\r\n");
+    }
     add_age(r, v, &b);
     add_cache_status(r, v, &b);
     add_end(r, &b);
     CHECK(!b.overflow);
-    request_add_vec(r, b.p, b.n);
+    request_add_vec(r, b.p + first, b.n - first);
     r->head_only = true;
 }
 
@@ -217,6 +223,10 @@ static void render_partial(struct request *r, const struct answer_view *v)
     if (r->multipart) {
         struct str boundary = str_of(r->boundary, sizeof r->boundary - 1), type = content_type_of(v->tail);
 
+        /* Every part's, whatever the heads of later slices say: the length counts on it. */
+        r->part_type_n = (uint8_t)type.n;
+        if (type.n > 0)
+            memcpy(r->part_type, type.p, type.n);
         (void)snprintf(r->boundary, sizeof r->boundary, "segue%016llx%03x",
                        (unsigned long long)worker_random(r->worker), r->worker->index & 0xfffu);
         http1_add_field_u64(&b, STR("Content-Length"),
@@ -291,11 +301,13 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
-/* What is read forwards only cannot be sent in another order. */
-static bool can_be_sent(const struct request *r)
+/* What is read forwards only cannot be sent in another order, and every part's head must fit r->out. */
+static bool can_be_sent(const struct request *r, const struct answer_view *v)
 {
     bool forwards = true;
 
+    if (r->ranges.n > 1 && content_type_of(v->tail).n > sizeof r->part_type)
+        return false;
     for (unsigned i = 1; i < r->ranges.n; i++)
         forwards = forwards && r->ranges.at[i - 1].last < r->ranges.at[i].first;
     return forwards || r->reader.flight == NULL || flight_keeps(r->reader.flight);
@@ -335,7 +347,7 @@ void request_render(struct request *r, const struct answer_view *v)
             request_render_unsatisfiable(r, v->total);
             return;
         }
-        if (result == RANGE_PARTIAL && !can_be_sent(r))
+        if (result == RANGE_PARTIAL && !can_be_sent(r, v))
             result = RANGE_WHOLE; /* RFC 9110, 14.2: a server may ignore Range */
     }
     plan(r, v, result);
@@ -347,7 +359,7 @@ void request_render(struct request *r, const struct answer_view *v)
         r->head_only = true;
 }
 
-void request_render_part(struct request *r, const struct answer_view *v)
+void request_render_part(struct request *r)
 {
     struct str boundary = str_of(r->boundary, sizeof r->boundary - 1);
     struct buf b = buf_of(r->out + r->out_n, sizeof r->out - r->out_n);
@@ -355,7 +367,8 @@ void request_render_part(struct request *r, const struct answer_view *v)
     if (r->range_at == r->ranges.n)
         range_parts_end_add(&b, boundary);
     else
-        range_part_head_add(&b, boundary, content_type_of(v->tail), r->ranges.at[r->range_at], v->total);
+        range_part_head_add(&b, boundary, str_of(r->part_type, r->part_type_n), r->ranges.at[r->range_at],
+                            r->total);
     CHECK(!b.overflow);
     request_add_vec(r, b.p, b.n);
 }

@@ -5,6 +5,12 @@
 
 #include <errno.h>
 
+bool request_reads_body(const struct request *r)
+{
+    /* One that is answered without it, and that no fill pulls, never reads it. */
+    return !r->body_over && (r->body_to != NULL || !r->close_after);
+}
+
 bool request_body_is_chunked(const struct request *r)
 {
     return r->http.framing == HTTP_BODY_CHUNKED;

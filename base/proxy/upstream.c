@@ -164,6 +164,8 @@ struct upstream_conn *upstream_open(struct upstream *u, struct flow *flow, int f
     if (u->open_n >= u->open_max) {
         waiter->flow = flow;
         list_push_back(&u->waiting, &waiter->node);
+        LIST_EACH (&u->idle, node) /* they came back in this turn, and say when they can be taken */
+            io_wake(w->io, &LIST_ENTRY(node, struct upstream_conn, node)->flow);
         *error = -EAGAIN;
         return NULL;
     }
@@ -247,7 +249,9 @@ void upstream_close(struct upstream_conn **c)
 static enum flow_result step_idle(struct flow *flow)
 {
     struct upstream_conn *c = conn_of(flow);
-    struct io *io = c->upstream->set->worker->io;
+    struct upstream *u = c->upstream;
+    struct worker *w = u->set->worker;
+    struct io *io = w->io;
 
     if (c->is_awaited && c->timer.fired) {
         c->is_awaited = false;
@@ -260,6 +264,12 @@ static enum flow_result step_idle(struct flow *flow)
         return FLOW_NEXT;
     }
     io_recv_arm(io, &c->recv);
+    if (!list_empty(&u->waiting)) {
+        if (c->idle_since_ns == worker_now_ns(w))
+            io_wake(io, flow); /* it can be taken from the next turn on */
+        else
+            wake_waiter(u);
+    }
     return FLOW_WAIT;
 }
 

@@ -314,6 +314,11 @@ void io_recv_consume(struct io *io, struct io_recv *r, size_t n)
         dequeue(io, r);
 }
 
+bool io_recv_scarce(const struct io *io)
+{
+    return io->free_n <= io->buffers_n / 4;
+}
+
 bool io_recv_stop(struct io *io, struct io_recv *r)
 {
     while (r->head != IO_RECV_NONE)

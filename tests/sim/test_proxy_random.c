@@ -549,6 +549,14 @@ static void check_reply(const struct life *l, const struct wish *wish, const str
         check_body(l, wish, r);
 }
 
+/* Who did not see the end of a head does not know that it was a HEAD: that answer has a body. */
+static bool was_cut_off_in_its_head(const struct life *l, unsigned i)
+{
+    size_t n = sim_client_complete(l->clients[i]);
+
+    return n > 0 && l->wishes[i][n - 1].head_only && sim_client_reply(l->clients[i], n - 1)->status == 408;
+}
+
 static void check_clients(struct life *l)
 {
     for (unsigned i = 0; i < l->clients_n; i++) {
@@ -561,7 +569,7 @@ static void check_clients(struct life *l)
             check_reply(l, &l->wishes[i][k], r);
             count_reply(r);
         }
-        if (sim_client_surplus(c) > 0)
+        if (sim_client_surplus(c) > 0 && !was_cut_off_in_its_head(l, i))
             sim_fail(l->bed.w, "client %u got %zu bytes too many", i, sim_client_surplus(c));
     }
 }

@@ -96,7 +96,7 @@ struct fill {
     bool has_body;      /* one goes up; then nothing is asked twice */
     bool body_sent;     /* it went up whole, or its end is on its way */
     bool request_whole; /* all has been sent: the connection may carry another */
-    bool body_gone; /* its request ends before that */
+    bool body_gone;     /* its request ends before that */
 
     /* a file origin's (fill_file.c) */
     int dir_fd, file_fd; /* -1: none */

@@ -154,7 +154,8 @@ static void test_a_chunked_body_is_passed_exactly(void **state)
         sim_bed_run_ms(&bed, 500);
         body = upstream_body(&u);
         for (got_n = 0; body.n > 0;) {
-            size_t n = strtoul(body.p, NULL, 16), head = (size_t)((char *)memchr(body.p, '\n', body.n) + 1 - body.p);
+            size_t n = strtoul(body.p, NULL, 16),
+                   head = (size_t)((char *)memchr(body.p, '\n', body.n) + 1 - body.p);
 
             if (n == 0)
                 break;
@@ -285,7 +286,8 @@ static void test_client_goes_while_the_upstream_takes_nothing(void **state)
     sim_conn_read_rate(u.conn, 0);
     sim_bed_run_ms(&bed, 1000);
     sim_conn_reset_now(sim_client_conn(c));
-    sim_bed_run_ms(&bed, 2500); /* the rest of upstream_between_bytes: nothing more is read of the client meanwhile */
+    sim_bed_run_ms(
+        &bed, 2500); /* the rest of upstream_between_bytes: nothing more is read of the client meanwhile */
     assert_int_equal(bed.p->proxy.workers[0]->fills.in_use, 0);
     assert_int_equal(bed.p->proxy.workers[0]->conns.in_use, 0);
     sim_client_free(&c);
@@ -303,7 +305,8 @@ static void test_client_goes_before_the_connection_is_there(void **state)
     c = post(&bed, 5);
     for (unsigned i = 0; i < 100 && bed.p->proxy.workers[0]->fills.in_use == 0; i++)
         sim_bed_run_ms(&bed, 1);
-    sim_net(bed.w)->latency_ns = (struct sim_range){NS_PER_US, NS_PER_US}; /* the reset overtakes the connect */
+    sim_net(bed.w)->latency_ns =
+        (struct sim_range){NS_PER_US, NS_PER_US}; /* the reset overtakes the connect */
     assert_int_equal(bed.p->proxy.workers[0]->fills.in_use, 1);
     sim_conn_reset_now(sim_client_conn(c));
     sim_bed_run_ms(&bed, 3000);
@@ -317,7 +320,8 @@ static void test_client_goes_before_the_connection_is_there(void **state)
 
 static struct sim_bed open_song_bed(uint64_t seed, unsigned workers)
 {
-    static const struct sim_answer song = {.body_bytes = 400000, .version = 1, .etag = true, .drip_bytes_per_s = 400000};
+    static const struct sim_answer song = {
+        .body_bytes = 400000, .version = 1, .etag = true, .drip_bytes_per_s = 400000};
     struct sim_options options = sim_options_calm(seed);
     struct sim_bed bed = sim_bed_open(&options, workers, SIM_YAML RULES);
 
@@ -412,7 +416,8 @@ static void test_drain_with_connections_just_made(void **state)
         if (!sim_run(bed.w, sim_proxy_is_over, bed.p, 60 * NS_PER_S))
             sim_fail(bed.w, "no end");
         if (sim_now_ns(bed.w) - began > 6 * NS_PER_S) /* client_head, for who has said nothing */
-            sim_fail(bed.w, "the drain took %llu ms", (unsigned long long)((sim_now_ns(bed.w) - began) / NS_PER_MS));
+            sim_fail(bed.w, "the drain took %llu ms",
+                     (unsigned long long)((sim_now_ns(bed.w) - began) / NS_PER_MS));
         for (size_t i = 0; i < ARRAY_LEN(clients); i++)
             sim_client_free(&clients[i]);
         sim_bed_close(&bed);
@@ -432,7 +437,8 @@ static void test_drain_in_a_hurry(void **state)
     for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
         clients[i] = sim_bed_client(&bed, &slow);
         if (i % 4 == 3)
-            sim_client_request(clients[i], STR("POST /p/x HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\nabc"), false);
+            sim_client_request(clients[i],
+                               STR("POST /p/x HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\nabc"), false);
         else
             sim_client_get(clients[i], i % 4 == 2 ? "/p/never" : i % 4 == 1 ? "/a" : "/p/b", NULL);
     }
@@ -444,7 +450,8 @@ static void test_drain_in_a_hurry(void **state)
     if (!sim_run(bed.w, sim_proxy_is_over, bed.p, 60 * NS_PER_S))
         sim_fail(bed.w, "no end");
     if (sim_now_ns(bed.w) - began > 200 * NS_PER_MS)
-        sim_fail(bed.w, "the hurry took %llu ms", (unsigned long long)((sim_now_ns(bed.w) - began) / NS_PER_MS));
+        sim_fail(bed.w, "the hurry took %llu ms",
+                 (unsigned long long)((sim_now_ns(bed.w) - began) / NS_PER_MS));
     for (size_t i = 0; i < ARRAY_LEN(clients); i++)
         sim_client_free(&clients[i]);
     sim_bed_close(&bed);

@@ -30,8 +30,13 @@ static const struct proxy_conf *conf_of(const struct conn *c)
 void conn_accept(struct worker *w, int fd)
 {
     struct sockaddr_storage peer;
-    struct conn *c = w->conns.in_use < w->connections_max ? pool_get(&w->conns) : NULL;
+    struct conn *c;
 
+    if (w->hurry) {
+        io_close(w->io, fd);
+        return;
+    }
+    c = w->conns.in_use < w->connections_max ? pool_get(&w->conns) : NULL;
     if (c == NULL) {
         static struct log_limiter limiter;
 
@@ -256,9 +261,10 @@ static enum flow_result step_linger(struct flow *flow)
         c->head_n += (uint32_t)run.n;
         io_recv_consume(io, &c->recv, run.n);
     }
-    if (c->timer.fired || c->head_n >= LINGER_BYTES_MAX || io_recv_end(&c->recv) != 0)
+    if (c->timer.fired || io_recv_end(&c->recv) != 0)
         return go(c, STEP_CLOSE);
-    io_recv_arm(io, &c->recv);
+    if (c->head_n < LINGER_BYTES_MAX) /* past it the client has to wait, and may see its answer meanwhile */
+        io_recv_arm(io, &c->recv);
     return FLOW_WAIT;
 }
 

@@ -63,7 +63,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
 {
     static const struct flight_error no_room = {
         .status = 503, .reason = "too many fills", .total_bytes = UINT64_MAX};
-    struct fill *f = pool_get(&w->fills);
+    struct fill *f = w->hurry ? NULL : pool_get(&w->fills);
 
     if (f == NULL) {
         flight_fail(flight, &no_room, worker_now_ns(w));
@@ -94,6 +94,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         f->error = (struct flight_error){.status = 503, .reason = "out of memory", .total_bytes = UINT64_MAX};
         f->flow.step = STEP_DROP;
     }
+    list_push_back(&w->fill_list, &f->node);
     stat_inc(&w->stats.fills_started);
     io_wake(w->io, &f->flow);
     return f;
@@ -130,6 +131,13 @@ enum flow_result fill_drop(struct fill *f, bool retry, unsigned status, const ch
     return FLOW_NEXT;
 }
 
+void fill_abort(struct fill *f)
+{
+    CHECK_MAGIC(f, FILL_MAGIC);
+    (void)fill_drop(f, false, 503, "the server is going down");
+    io_wake(io_of(f), &f->flow);
+}
+
 static enum flow_result lost(struct fill *f, int error, unsigned status, const char *reason)
 {
     static struct log_limiter limiter;
@@ -153,12 +161,20 @@ static enum flow_result lost(struct fill *f, int error, unsigned status, const c
     return fill_drop(f, flight_state(f->flight) == FLIGHT_ASKED, status, reason);
 }
 
+/* What is left to be sent will not come: whatever the upstream made of it would be wrong. */
+static enum flow_result body_is_gone(struct fill *f)
+{
+    return fill_drop(f, false, 502, "the client went while its body was being passed on");
+}
+
 /* --- finding somebody to ask --- */
 
 static enum flow_result step_choose(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
+    if (f->body_gone)
+        return body_is_gone(f);
     f->upstream = upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
     if (f->upstream == NULL)
         return fill_drop(f, false, f->error.reason != NULL ? f->error.status : 502,
@@ -184,6 +200,8 @@ static enum flow_result step_resolve(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (!resolve_take(&f->resolve, &f->addresses_n))
         return FLOW_WAIT;
     if (f->addresses_n <= 0) {
@@ -202,12 +220,14 @@ static enum flow_result step_connect(struct flow *flow)
     const struct address *to = &f->resolve.addresses[f->address_at];
     int error;
 
-    if (f->timer.fired) {
+    if (f->body_gone)
+        return body_is_gone(f);
+    if (f->waiter.flow != NULL) {
+        if (!f->timer.fired) /* a wake that was not for us */
+            return FLOW_WAIT;
         upstream_wait_cancel(&f->waiter);
-        return lost(f, 0, 504, "no connection became free in time");
+        return fill_drop(f, true, 504, "no connection became free in time");
     }
-    if (f->waiter.flow != NULL) /* a wake that was not for us */
-        return FLOW_WAIT;
     f->conn = upstream_take_idle(f->upstream, &f->flow);
     if (f->conn != NULL) {
         io_timer_cancel(io_of(f), &f->timer);
@@ -231,6 +251,8 @@ static enum flow_result step_connecting(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->timer.fired) {
         stat_inc(&f->worker->stats.upstream_connect_errors);
         return lost(f, 0, 504, "connecting took too long");
@@ -253,9 +275,10 @@ static enum flow_result step_connecting(struct flow *flow)
 
 /* --- asking --- */
 
-/* The whole request is sent, or nobody wants the rest of it. */
-static enum flow_result await_head(struct fill *f)
+/* The whole request is sent, or the upstream answers without wanting the rest of it. */
+static enum flow_result await_head(struct fill *f, bool whole)
 {
+    f->request_whole = whole;
     io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_first_byte_ms);
     f->flow.step = STEP_HEAD;
     return FLOW_NEXT;
@@ -271,8 +294,8 @@ static enum flow_result step_send(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
-    if (f->body_gone && !f->op.in_flight)
-        return fill_drop(f, false, 502, "the client went before its body was passed on");
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->out == NULL) {
         f->request_unix_s = io_now_unix_s(io_of(f));
         f->out_sent = 0;
@@ -295,7 +318,7 @@ static enum flow_result step_send(struct flow *flow)
         return FLOW_WAIT;
     }
     if (f->body_from == NULL)
-        return await_head(f);
+        return await_head(f, true);
     io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     f->flow.step = STEP_SEND_BODY;
     return FLOW_NEXT;
@@ -338,31 +361,26 @@ static enum flow_result body_end(struct fill *f, bool chunked)
         io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
         return FLOW_WAIT;
     }
-    return await_head(f);
+    return await_head(f, true);
 }
 
 static enum flow_result step_send_body(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
-    size_t run_n = f->body_run_n;
     struct str run;
     bool chunked;
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (io_op_take(&f->op, &result)) {
-        f->body_run_n = 0; /* the client's buffers are lent no longer */
-        /* It waits for this send alone: were it kept longer, it and a long answer would wait for each other. */
-        if (f->body_gone && f->body_from != NULL)
-            request_body_taken(TAKE(&f->body_from));
         if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
-            return answer_begun(f) ? (f->flow.step = STEP_HEAD, FLOW_NEXT)
-                                   : send_failed(f, result < 0 ? result : -EPIPE);
-        if (run_n > 0 && f->body_from != NULL)
-            request_body_consume(f->body_from, run_n);
-        if (f->body_sent) {
-            f->flow.step = STEP_HEAD;
-            return FLOW_NEXT;
-        }
+            return answer_begun(f) ? await_head(f, false) : send_failed(f, result <= 0 ? result : -EPIPE);
+        if (f->body_run_n > 0)
+            request_body_consume(f->body_from, f->body_run_n);
+        f->body_run_n = 0;
+        if (f->body_sent)
+            return await_head(f, true);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     }
     if (f->op.in_flight) {
@@ -372,12 +390,8 @@ static enum flow_result step_send_body(struct flow *flow)
             io_cancel(io_of(f), &f->op);
         return FLOW_WAIT;
     }
-    if (answer_begun(f)) {
-        f->flow.step = STEP_HEAD;
-        return FLOW_NEXT;
-    }
-    if (f->body_gone)
-        return fill_drop(f, false, 502, "the client went while its body was being passed on");
+    if (answer_begun(f))
+        return await_head(f, false);
     if (f->timer.fired)
         return fill_drop(f, false, 408, "the client's body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
@@ -386,8 +400,6 @@ static enum flow_result step_send_body(struct flow *flow)
         return fill_drop(f, false, 413, "the body is too large");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
-    if (result == REQUEST_BODY_TOO_LONG)
-        return fill_drop(f, false, 413, "the body is too long");
     if (result == REQUEST_BODY_END)
         return body_end(f, chunked);
     if (result == REQUEST_BODY_WAIT)
@@ -454,8 +466,7 @@ static void forget_head(struct fill *f)
 /* The answer is whole: its connection may carry another, unless something says that it may not. */
 static void give_back(struct fill *f)
 {
-    /* While the peer waits for the rest of a body it would take the next request for it. */
-    if (f->conn != NULL && (!f->has_body || f->body_sent) && !f->op.in_flight && f->response.keep_alive &&
+    if (f->conn != NULL && f->request_whole && !f->op.in_flight && f->response.keep_alive &&
         io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
         upstream_give_back(&f->conn);
 }
@@ -672,8 +683,8 @@ static enum flow_result step_body(struct flow *flow)
         return fill_drop(f, false, 502, "nobody reads any more");
     f->no_room = false;
     result = f->response.framing == HTTP_BODY_CHUNKED ? body_chunked(f) : body_plain(f);
-    if (result == FLOW_WAIT && f->flow.step == STEP_BODY && !f->no_room &&
-        (flight_written(f->flight) != before || (!timer_is_set(&f->timer) && f->op.in_flight)))
+    if (result == FLOW_WAIT && !f->no_room &&
+        (flight_written(f->flight) != before || !timer_is_set(&f->timer)))
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->upstream_between_bytes_ms);
     return result;
 }
@@ -720,6 +731,7 @@ static void fill_done(struct flow *flow)
         request_body_taken(f->body_from);
     if (f->revalidate != NULL)
         object_unref(w->proxy->memory, &f->revalidate);
+    list_remove(&f->node);
     worker_site_unref(&f->site);
     free(f->text);
     free(f->out);

@@ -151,8 +151,6 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->cacheable)
         return go(r, STEP_LOOKUP);
-    if (r->http.content_length > r->site->site->conf->limits.request_body_bytes_max)
-        return refuse(r, 413, "the body is too large");
     if (r->http.method == HTTP_OPTIONS && upward_ends_here(&r->http.fields, r->head)) {
         if (!r->body_over)
             r->close_after = true;

@@ -126,7 +126,7 @@ bool request_reads_body(const struct request *r);
 
 /* --- its body, pulled by the fill that passes it on --- */
 
-enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END, REQUEST_BODY_TOO_LONG };
+enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);

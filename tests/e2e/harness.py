@@ -327,7 +327,10 @@ class Segue(Process):
         assert self.popen.poll() is None, f"{self.name} ended: {self.log()}"
         try:
             with Connection(self.port) as c:
-                return c.ask("/.segue/health").status == 200
+                if c.ask("/.segue/health").status != 200:
+                    return False
+            # One worker may answer before the others have begun.
+            return self.socket is None or self.admin("/readyz").status == 200
         except (OSError, Closed):
             return False
 

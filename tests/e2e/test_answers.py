@@ -172,10 +172,15 @@ def test_obsolete_dates(edge):
         assert edge.ask("/plain/x-small", fields=[("If-Modified-Since", date)]).status == 304, date
 
 
-def test_precondition_failed(edge, files):
-    """If-Match and If-Unmodified-Since are the origin's, but a cache may judge them on what it has (13.1.1)."""
-    etag, date = validators(edge, "/plain/x-small")
-    assert edge.ask("/plain/x-small", fields=[("If-Match", etag)]).body == files["small"]
+def test_preconditions_of_origins_are_not_a_caches(edge, files):
+    """RFC 9111, 4.3.2: If-Match and If-Unmodified-Since are not applicable to a cache."""
+    for fields in ([("If-Match", '"other"')], [("If-Unmodified-Since", http_date(0))]):
+        assert edge.ask("/plain/x-small", fields=fields).body == files["small"]
+
+
+def test_preconditions_reach_the_origin_where_it_is_passed(edge):
+    """RFC 9110, 13.1.1: nginx judges If-Match."""
+    assert edge.ask("/pass/x-small", fields=[("If-Match", '"other"')]).status == 412
 
 
 @pytest.mark.parametrize("state", ["miss", "hit"])

@@ -109,6 +109,71 @@ def test_unknown_fields_are_kept(faulty, scripted, fresh):
         assert a.get("X-One") == "1" and a.all("Link") == ["<a>", "<b>"]
 
 
+def test_cache_directives_pass_through(faulty, scripted, fresh):
+    """RFC 9111, 5.2: whatever they mean to us; upward where the request is passed."""
+    path = f"/pass/{fresh()}"
+    scripted.on(path, reply(body=b"abc", fields=[("Cache-Control", 'max-age=5, x-new="a,b", no-transform')]))
+    a = faulty.ask(path, fields=[("Cache-Control", "no-cache, x-wish=1")])
+    assert a.get("Cache-Control") == 'max-age=5, x-new="a,b", no-transform'
+    assert scripted.requests(path)[0].get("Cache-Control") == "no-cache, x-wish=1"
+    path = f"/dyn/{fresh()}"
+    scripted.on(path, reply(body=b"abc", fields=[("Cache-Control", "max-age=60, x-new=1")]))
+    for _ in range(2):
+        assert faulty.ask(path).get("Cache-Control") == "max-age=60, x-new=1"
+
+
+def test_trailers_are_not_fields(faulty, scripted, fresh):
+    """RFC 9110, 6.5.1: never merged into the head; we do not pass them on."""
+    path = f"/dyn/{fresh()}"
+    scripted.on(path, raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n"
+                          "3\r\nabc\r\n0\r\nX-T: 1\r\nContent-Length: 9\r\nSet-Cookie: a=b\r\n\r\n", "keep"))
+    for _ in range(2):
+        a = faulty.ask(path)
+        assert a.body == b"abc" and a.get("X-T") is None and a.get("Set-Cookie") is None
+
+
+def test_body_is_never_transformed(faulty, scripted, fresh):
+    """RFC 9110, 7.7: neither its bytes nor what describes them, whatever a client prefers."""
+    path = f"/dyn/{fresh()}"
+    scripted.on(path, reply(body=b"\x1f\x8b not really gzip", fields=[
+        ("Content-Encoding", "gzip"), ("Content-Type", "text/plain; charset=utf-16"), ("Content-Language", "sv"),
+        ("Content-Location", "/other"), ("Cache-Control", "max-age=60")]))
+    for accept in ("gzip", "identity"):
+        a = faulty.ask(path, fields=[("Accept-Encoding", accept)])
+        assert a.body == b"\x1f\x8b not really gzip" and a.get("Content-Encoding") == "gzip"
+        assert a.get("Content-Type") == "text/plain; charset=utf-16" and a.get("Content-Location") == "/other"
+
+
+def test_age_that_is_no_number_is_ignored(faulty, scripted, fresh):
+    """RFC 9111, 5.1."""
+    path = f"/dyn/{fresh()}"
+    scripted.on(path, reply(body=b"abc", fields=[("Age", "old"), ("Cache-Control", "max-age=60")]))
+    assert twice(faulty, path) == ["MISS", "HIT"]
+
+
+def test_newer_answer_takes_the_place(faulty, scripted, fresh):
+    """RFC 9111, 4: the most recent of those that could be chosen."""
+    path = f"/honour/{fresh()}"
+    cc = [("Cache-Control", "max-age=600")]
+    scripted.on(path, reply(body=b"one", fields=cc), reply(body=b"two", fields=cc))
+    assert faulty.ask(path).body == b"one"
+    assert faulty.ask(path, fields=[("Cache-Control", "no-cache")]).body == b"two"
+    assert faulty.ask(path).body == b"two"
+
+
+def test_validates_by_date_without_an_entity_tag(faulty, scripted, fresh):
+    """RFC 9111, 4.3.1."""
+    path = f"/dyn/{fresh()}"
+    date = http_date(NOW() - 86400)
+    scripted.on(path, reply(body=b"abc", fields=[("Last-Modified", date), ("Cache-Control", "max-age=5"), ("Age", "9")]),
+                raw("HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\n\r\n", "keep"))
+    faulty.ask(path)
+    assert faulty.ask(path).body == b"abc"
+    asked = scripted.requests(path)[1]
+    assert asked.get("If-Modified-Since") == date and asked.get("If-None-Match") is None
+    assert faulty.ask(path).get("X-Cache") == "HIT"
+
+
 def test_date_is_added(faulty, scripted, fresh):
     """RFC 9110, 6.6.1: by a recipient with a clock, when it is missing."""
     path = f"/dyn/{fresh()}"

@@ -207,6 +207,21 @@ def test_success_invalidates(faulty, scripted, fresh, method):
     assert a.get("X-Cache") == "MISS" and a.body == b"two"
 
 
+def test_unknown_method_invalidates(faulty, scripted, fresh):
+    """RFC 9111, 4.4: also one whose safety is unknown; 9110, 9.2.1."""
+    path = f"/any/{fresh()}"
+    scripted.on(path, reply(body=b"one"), reply(body=b"frobbed"), reply(body=b"two"))
+    assert [faulty.ask(path, m).body for m in ("GET", "FROB", "GET")] == [b"one", b"frobbed", b"two"]
+
+
+def test_redirect_of_an_unsafe_method_invalidates(faulty, scripted, fresh):
+    path = f"/post/{fresh()}"
+    scripted.on(path, reply(body=b"one"), reply(303, fields=[("Location", path)]), reply(body=b"two"))
+    assert faulty.ask(path).body == b"one"
+    assert faulty.ask(path, "POST").status == 303
+    assert faulty.ask(path).body == b"two"
+
+
 def test_failure_does_not_invalidate(faulty, scripted, fresh):
     for status in (403, 500):
         path = f"/post/{fresh()}"

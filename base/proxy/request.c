@@ -54,7 +54,7 @@ static struct request *request_new(struct conn *c)
 
     if (r == NULL)
         return NULL;
-    memset(r, 0, offsetof(struct request, out)); /* the buffers at its end are written before they are read */
+    memset(r, 0, offsetof(struct request, http));
     flow_init(&r->flow, &request_type, STEP_ADMIT);
     r->magic = REQUEST_MAGIC;
     r->worker = w;
@@ -74,6 +74,7 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
 
     if (r == NULL)
         return NULL;
+    r->http = *parsed;
     r->head = head_n <= sizeof r->head_inline ? r->head_inline : malloc(head_n);
     if (r->head == NULL) {
         r->flow.step = STEP_END;
@@ -82,7 +83,6 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
     }
     memcpy(r->head, head, head_n);
     r->head_n = head_n;
-    r->http = *parsed;
     r->body_left = parsed->content_length;
     http1_chunked_init(&r->chunked_in);
     r->body_over = parsed->framing == HTTP_BODY_NONE ||
@@ -97,8 +97,7 @@ struct request *request_start_refused(struct conn *c, unsigned status, const cha
 
     if (r == NULL)
         return NULL;
-    r->http.keep_alive = false;
-    r->http.minor = 1;
+    r->http = (struct http1_request){.method = HTTP_METHOD_OTHER, .minor = 1};
     r->body_over = true;
     request_render_problem(r, status, detail);
     r->flow.step = STEP_BODY;

@@ -44,7 +44,6 @@ struct request {
 
     char *head;
     size_t head_n;
-    struct http1_request http;
     struct signed_url_parts parts;
     struct str path;  /* canonical; in the head or in `text` */
     struct str query; /* kept; in `text` */
@@ -101,6 +100,9 @@ struct request {
     uint16_t upstream_status;
 
     size_t out_n;
+
+    /* From here on written before it is read: request_new does not clear it. */
+    struct http1_request http;
     char out[REQUEST_OUT_BYTES];
     char uid_kid[96];
     char text_inline[768];

@@ -367,6 +367,7 @@ static enum flow_result body_end(struct fill *f, bool chunked)
 static enum flow_result step_send_body(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
+    size_t run_n = f->body_run_n;
     struct str run;
     bool chunked;
     int result;
@@ -374,11 +375,11 @@ static enum flow_result step_send_body(struct flow *flow)
     if (f->body_gone)
         return body_is_gone(f);
     if (io_op_take(&f->op, &result)) {
+        f->body_run_n = 0; /* the client's buffers are lent no longer, whatever became of them */
         if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
             return answer_begun(f) ? await_head(f, false) : send_failed(f, result <= 0 ? result : -EPIPE);
-        if (f->body_run_n > 0)
-            request_body_consume(f->body_from, f->body_run_n);
-        f->body_run_n = 0;
+        if (run_n > 0)
+            request_body_consume(f->body_from, run_n);
         if (f->body_sent)
             return await_head(f, true);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);

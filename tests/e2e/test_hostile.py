@@ -74,7 +74,7 @@ def test_connection_whose_body_stayed_unfinished_is_not_used_again(edge, scripte
     assert all(asked.connection is not first for asked in scripted.requests("/pass/next"))
 
 
-def test_client_goes_while_its_body_is_stuck_and_a_long_answer_comes(edge, scripted):
+def test_client_goes_while_its_body_is_stuck_and_a_long_answer_comes(start, scripted):
     """The fill waits for a reader that waits for the fill."""
     answered = threading.Event()
 
@@ -89,6 +89,7 @@ def test_client_goes_while_its_body_is_stuck_and_a_long_answer_comes(edge, scrip
         return False
 
     scripted.on("/pass/stuck", script)
+    edge = start.edge(scripted.port, limits={"request_body_max": "200MiB"})
     c = edge.connect()
     c.request("/pass/stuck", "POST", [("Content-Length", "100000000")])
     c.s.settimeout(0.3)

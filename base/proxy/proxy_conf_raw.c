@@ -58,7 +58,6 @@ static const cyaml_schema_field_t origin_fields[] = {
     TEXT_OPT("match", struct raw_upstream, match),
     TEXT("url", struct raw_upstream, url),
     TEXT_OPT("host", struct raw_upstream, host),
-    WORD_OPT("weight", struct raw_upstream, weight),
     BOOL_OPT("backup", struct raw_upstream, backup),
     WORD_OPT("max_connections", struct raw_upstream, max_connections),
     LOOKED_AT("endpoint"),

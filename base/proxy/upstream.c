@@ -104,11 +104,8 @@ struct upstream *upstream_choose(struct upstream_set *set, struct str path, stru
 
         if (*tried >> i & 1 || !pattern_matches(&u->conf->match, path))
             continue;
-        if (set->worker->proxy->role == PROXY_ROLE_SHIELD) { /* origins: the first that matches */
-            best = u;
-            break;
-        }
-        rank = rank_of(u, i, key);
+        /* Origins are told apart by the order of the file, upstreams by the key. */
+        rank = set->worker->proxy->role == PROXY_ROLE_SHIELD ? -(double)i : rank_of(u, i, key);
         if (class > best_class || (class == best_class && rank > best_rank)) {
             best = u;
             best_class = class;

@@ -2,7 +2,7 @@
  *
  * An upstream that fails in a row is left alone for a while that doubles up to UPSTREAM_REST_MS_MAX; the
  * first request after it tries. Among those that are well, the one whose hash with the key is highest is
- * chosen (rendezvous, by weight), so that an object has one place above us. */
+ * chosen (rendezvous, by weight), so that an object has one place above us; of origins the first in the file. */
 #pragma once
 
 #include "io/io.h"

@@ -521,7 +521,7 @@ static void test_places_refused(void **state)
         {"listen: [{address: \"127.0.0.1:1\"}]\norigins: [{url: \"http://a\", match: a}]",
          "x.yaml:2: origins[0].match: \"a\": path does not begin with /"},
         {"listen: [{address: \"127.0.0.1:1\"}]\norigins: [{url: \"http://a\", peer_token: t}]",
-         "x.yaml:2: origins[0]: unknown key \"peer_token\"; known here: match, url, host, weight, backup, "
+         "x.yaml:2: origins[0]: unknown key \"peer_token\"; known here: match, url, host, backup, "
          "max_connections, endpoint, region, credentials, tls"},
     };
     run(PROXY_ROLE_EDGE, "", edge, ARRAY_LEN(edge));

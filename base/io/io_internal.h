@@ -58,7 +58,8 @@ struct io {
     struct io_uring ring;
     struct flow_queue ready;
     struct timer_wheel *timers;
-    uint64_t now_ns, now_unix_s, unix_read_ns;
+    uint64_t now_ns, now_unix_s;
+    uint64_t unix_read_ns, unix_ahead_ns; /* when Unix time was last read, and by how much it was ahead */
     size_t in_flight_n;
     struct io_buffers buffers;
     struct io_mail mail;

@@ -182,7 +182,8 @@ int io_create(struct io **out, const struct io_options *options, const char **er
         goto fail_ring;
     probe_multishot(io);
     io->now_ns = io->unix_read_ns = clock_mono_ns();
-    io->now_unix_s = clock_unix_s();
+    io->unix_ahead_ns = clock_unix_ns() - io->now_ns;
+    io->now_unix_s = (io->now_ns + io->unix_ahead_ns) / NS_PER_S;
     io->timers = timer_wheel_create(io->now_ns);
     rc = -ENOMEM;
     *error_text = "no memory";

@@ -110,8 +110,9 @@ static void read_clocks(struct io *io)
     io->now_ns = clock_mono_ns();
     if (io->now_ns - io->unix_read_ns >= UNIX_READ_EVERY_NS) {
         io->unix_read_ns = io->now_ns;
-        io->now_unix_s = clock_unix_s();
+        io->unix_ahead_ns = clock_unix_ns() - io->now_ns;
     }
+    io->now_unix_s = (io->now_ns + io->unix_ahead_ns) / NS_PER_S;
 }
 
 static int submit_and_wait(struct io *io, uint64_t wait_max_ns)

@@ -181,15 +181,15 @@ static enum flow_result step_head(struct flow *flow)
     if (n == 0) {
         if (io_recv_end(&c->recv) != 0)
             return go(c, STEP_CLOSE);
+        if (c->head != NULL && !c->head_timing) { /* also when the idle time ended at this very moment */
+            c->head_timing = true;
+            io_timer_set(w->io, &c->timer, flow, conf_of(c)->timeouts.client_head_ms);
+        }
         if (c->timer.fired) {
             if (c->head == NULL && !c->head_timing)
                 return go(c, STEP_CLOSE);
             stat_inc(&w->stats.head_timeouts);
             return c->head == NULL ? go(c, STEP_CLOSE) : refuse(c, 408, "the head took too long");
-        }
-        if (c->head != NULL && !c->head_timing) {
-            c->head_timing = true;
-            io_timer_set(w->io, &c->timer, flow, conf_of(c)->timeouts.client_head_ms);
         }
         io_recv_arm(w->io, &c->recv);
         return FLOW_WAIT;

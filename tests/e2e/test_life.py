@@ -118,6 +118,16 @@ def test_what_needs_a_restart_says_so(start, origin):
 # --- drain ---
 
 
+def is_refused(edge):
+    try:
+        edge.connect().close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # it stood in the listener's queue at the moment when that was closed
+    return False
+
+
 def test_drain_finishes_what_is_under_way(start, origin, files):
     edge = start.edge(origin.port)
     idle = edge.connect()
@@ -128,8 +138,7 @@ def test_drain_finishes_what_is_under_way(start, origin, files):
     first = busy.exactly(1000)
     edge.signal(signal.SIGTERM)
     assert idle.is_closed()  # nothing was under way there
-    with pytest.raises(ConnectionRefusedError):
-        until(lambda: edge.connect().close(), "no listener any more")
+    until(lambda: is_refused(edge), "no listener any more")
     assert edge.popen.poll() is None
     assert edge.admin("/readyz").status == 503 and edge.admin("/healthz").status == 200
     assert first + busy.exactly(int(head.get("Content-Length")) - 1000) == files["big"]

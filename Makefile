@@ -7,7 +7,10 @@
 #   make tidy       format, layers, clang-tidy, cppcheck
 #   make soak       what takes longer than CI should
 
+VERSION  = 0.1.0
+COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 VARIANT ?= release
+JOBS    ?= $(shell nproc)
 Q        = $(if $(V),,@)# V=1 shows the commands
 O        = build/$(VARIANT)
 
@@ -47,7 +50,9 @@ PROGRAMS    = $(O)/segue-edge $(O)/segue-shield $(O)/seguectl
 
 .DEFAULT_GOAL := all
 .SECONDARY:
-.PHONY: all programs bench bench-programs clean
+.DELETE_ON_ERROR:
+.PHONY: all programs tests fuzzers demo bench bench-programs check soak clean FORCE
+.PHONY: tidy tidy-all tidy-format tidy-rules tidy-clang tidy-cppcheck format
 
 all: programs
 ifeq ($(VARIANT),release)
@@ -55,6 +60,8 @@ ifeq ($(VARIANT),release)
 endif
 
 programs: $(PROGRAMS)
+tests:    $(UNIT_BIN) $(SIMT_BIN)
+fuzzers:  $(FUZZ_BIN)
 
 $(O)/segue-edge:   $(call objects,$(EDGE_SRC))   $(LIBBASE)
 $(O)/segue-shield: $(call objects,$(SHIELD_SRC)) $(LIBBASE)
@@ -62,13 +69,25 @@ $(O)/seguectl:     $(call objects,$(CTL_SRC))    $(LIBBASE)
 $(PROGRAMS):
 	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
 
-$(LIBBASE): $(call objects,$(BASE_SRC))
-	@rm -f $@
-	$(Q)ar rcs $@ $^
+# Files that hold one line and are written only when it changes, so that what depends on them is then built again:
+# when a source is removed, the archive; when the commit is another, what names it.
+once_changed = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
+$(O)/base.list: FORCE
+	$(call once_changed,$(BASE_SRC))
+$(O)/version: FORCE
+	$(call once_changed,$(VERSION) $(COMMIT))
 
-$(O)/%.o: %.c
+$(LIBBASE): $(call objects,$(BASE_SRC)) $(O)/base.list
+	@rm -f $@
+	$(Q)ar rcs $@ $(filter %.o,$^)
+
+$(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS) $(DEFINES) -MMD -MP -c -o $@ $<
+
+NAMES_VERSION = $(shell grep -l 'include "util/version.h"' $(BASE_SRC))
+$(call objects,$(NAMES_VERSION)): $(O)/version
+$(call objects,$(NAMES_VERSION)): DEFINES = -DSEGUE_VERSION='"$(VERSION)"' -DSEGUE_COMMIT='"$(COMMIT)"'
 
 # A unit test links what it uses out of the archive.
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(LIBBASE)
@@ -98,17 +117,63 @@ build/bench/trace: $(call objects,$(TRACE_SRC)) $(LIBBASE)
 
 # BENCH passes options on: make bench BENCH="--quick --only segue,nginx"
 bench:
-	packaging/install-deps.sh bench
-	$(MAKE) VARIANT=release all bench-programs
-	/usr/bin/python3 bench/run.py $(BENCH)
+	@packaging/install-deps.sh build bench
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=release all bench-programs
+	@/usr/bin/python3 bench/run.py $(BENCH)
+
+demo:
+	@packaging/install-deps.sh build demo
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=release all
+	@demo/demo.py
+
+# ---- Checks. tests/run.py says how each kind of test is run; SIM_SEEDS and FUZZ_SECONDS bound what has no end.
+
+FUZZ_SECONDS ?= 30
+
+check soak:
+	@packaging/install-deps.sh build check
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=release all tests
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=asan programs tests
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=fuzz fuzzers
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run.py $@
+
+soak: FUZZ_SECONDS = 600
+
+TIDY_SRC = $(sort $(wildcard base/*/*.c edge/*.c origin-shield/*.c ctl/*.c bench/*.c bench/*/*.c tests/*/*.c tests/unit/*/*.c))
+TIDY_HDR = $(sort $(wildcard base/*/*.h edge/*.h origin-shield/*.h ctl/*.h bench/*.h bench/*/*.h tests/*/*.h tests/unit/*.h tests/unit/*/*.h))
+
+tidy:
+	@packaging/install-deps.sh build check
+	@$(MAKE) --no-print-directory -j$(JOBS) -k tidy-all
+	@echo 'tidy: $(words $(TIDY_SRC)) sources and $(words $(TIDY_HDR)) headers are clean'
+
+tidy-all: tidy-format tidy-rules tidy-clang tidy-cppcheck
+
+tidy-format:
+	$(Q)clang-format --dry-run -Werror $(TIDY_SRC) $(TIDY_HDR)
+
+format:
+	clang-format -i $(TIDY_SRC) $(TIDY_HDR)
+
+tidy-rules:
+	$(Q)tests/rules.py --self-test
+	$(Q)tests/rules.py $(TIDY_SRC) $(TIDY_HDR)
+
+# One stamp a source, older than whatever the source includes when it must be looked at again.
+tidy-clang: $(patsubst %.c,build/tidy/%.ok,$(TIDY_SRC))
+build/tidy/%.ok: %.c .clang-tidy tests/.clang-tidy
+	@mkdir -p $(@D)
+	$(Q)gcc $(CFLAGS_COMMON) -MM -MP -MT $@ -MF build/tidy/$*.d $<
+	$(Q)clang-tidy --quiet $< -- $(CFLAGS_COMMON) 2>build/tidy/$*.err || { cat build/tidy/$*.err; false; }
+	@touch $@
+
+tidy-cppcheck:
+	@mkdir -p build/cppcheck
+	$(Q)cppcheck --quiet -j$(JOBS) --cppcheck-build-dir=build/cppcheck --enable=warning,performance,portability \
+	    --error-exitcode=1 --inline-suppr --suppressions-list=tests/cppcheck.txt --std=c11 \
+	    -D_GNU_SOURCE -Ibase $(TIDY_SRC)
 
 clean:
 	rm -rf build
 
 -include $(shell find build -name '*.d' 2>/dev/null)
-
-.PHONY: demo
-demo:
-	@packaging/install-deps.sh build demo
-	@$(MAKE) --no-print-directory all
-	@demo/demo.py

@@ -94,7 +94,7 @@ static void time_hits(struct memory *m, const uint32_t *held, uint32_t held_n, u
     char(*memory)[64] = malloc((size_t)set * sizeof *memory);
     struct cache_key *keys = malloc(set * sizeof *keys);
 
-    CHECK(memory && keys);
+    CHECK(memory && keys && held_n > 0);
     for (uint32_t i = 0; i < set; i++)
         keys[i] = key_of(held[random_next(&state) % held_n], memory[i], sizeof *memory);
     uint64_t from = clock_mono_ns();

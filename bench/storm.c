@@ -168,5 +168,6 @@ int main(int argc, char **argv)
         }
     }
     report(clients, count, clock_mono_ns() - start_ns);
+    free(clients);
     return 0;
 }

@@ -292,7 +292,7 @@ static int check_target(const char *text, struct ctl_target *target, struct sign
 static int sign_target(const struct sign *s, const char *text)
 {
     struct ctl_target target;
-    struct signed_url_parts parts;
+    struct signed_url_parts parts = {0};
     int status = check_target(text, &target, &parts);
     if (status != CTL_OK)
         return status;

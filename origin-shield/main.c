@@ -5,7 +5,7 @@
 /* Read by jemalloc at start. Bodies are long-lived and large: huge pages save TLB misses when they are sent.
  */
 extern const char *malloc_conf;
-const char *malloc_conf = "thp:always,metadata_thp:auto,background_thread:true,dirty_decay_ms:5000";
+const char *malloc_conf = "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
 int main(int argc, char **argv)
 {

@@ -260,9 +260,9 @@ struct flight *flight_join(struct flight_table *t, struct flight_reader *reader,
 }
 
 struct flight *flight_alone(struct flight_table *t, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key)
+                            unsigned worker, const struct cache_key *key, uint32_t slice)
 {
-    struct flight *f = flight_new(t, worker, key, 0, 0);
+    struct flight *f = flight_new(t, worker, key, slice, 0);
 
     if (f != NULL)
         add_reader(f, reader, flow, worker, true);
@@ -318,6 +318,11 @@ uint64_t flight_written(const struct flight *f)
     return atomic_load_explicit(&f->written, memory_order_acquire);
 }
 
+bool flight_keeps(const struct flight *f)
+{
+    return !f->ring;
+}
+
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max)
 {
     uint64_t written = flight_written(f);
@@ -335,8 +340,7 @@ struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max)
 /* Wakes whoever waits; called with the lock held, by the thread of `worker`. */
 static void wake_readers_locked(struct flight *f, unsigned worker)
 {
-    LIST_EACH(&f->readers, node)
-    {
+    LIST_EACH (&f->readers, node) {
         struct flight_reader *r = LIST_ENTRY(node, struct flight_reader, node);
         struct flight_mail *m = &f->mails[r->worker];
 
@@ -382,8 +386,7 @@ static void mail_received(struct mail *mail, void *context)
     CHECK_MAGIC(f, FLIGHT_MAGIC);
     pthread_mutex_lock(&f->lock);
     m->posted = false;
-    LIST_EACH(&f->readers, node)
-    {
+    LIST_EACH (&f->readers, node) {
         struct flight_reader *r = LIST_ENTRY(node, struct flight_reader, node);
 
         if (r->worker == m->worker && r->waiting) {
@@ -433,6 +436,8 @@ void flight_leave(struct flight_reader *r)
     pthread_mutex_lock(&f->lock);
     list_remove(&r->node);
     r->waiting = false;
+    if (list_empty(&f->readers) || r->first) /* the fill may go on for nobody now */
+        f->fill_waiting = true;
     wake_fill_locked(f, r->worker);
     pthread_mutex_unlock(&f->lock);
     atomic_fetch_sub_explicit(&f->table->readers, 1, memory_order_relaxed);
@@ -471,19 +476,23 @@ void flight_set_fill(struct flight *f, struct flow *flow)
     f->fill = flow;
 }
 
-bool flight_deserted(struct flight *f)
+static bool is_deserted(struct flight *f)
 {
-    bool deserted;
+    bool deserted = true;
 
     pthread_mutex_lock(&f->lock);
-    deserted = list_empty(&f->readers);
-    if (f->scattered && !deserted) {
-        deserted = true;
-        LIST_EACH(&f->readers, node)
-        deserted = deserted && !LIST_ENTRY(node, struct flight_reader, node)->first;
-    }
+    LIST_EACH (&f->readers, node)
+        deserted = deserted && f->scattered && !LIST_ENTRY(node, struct flight_reader, node)->first;
     pthread_mutex_unlock(&f->lock);
     return deserted;
+}
+
+bool flight_deserted(struct flight *f)
+{
+    if (!f->ring || (f->answer.store && !f->overwriting) || !is_deserted(f))
+        return false;
+    unlist(f); /* nobody joins what is about to fail; somebody may have, just now */
+    return is_deserted(f);
 }
 
 static struct str keep(char **to, struct str s)
@@ -569,8 +578,7 @@ static void give_up_read_bytes_locked(struct flight *f)
 {
     uint64_t slowest = flight_written(f);
 
-    LIST_EACH(&f->readers, node)
-    {
+    LIST_EACH (&f->readers, node) {
         const struct flight_reader *r = LIST_ENTRY(node, struct flight_reader, node);
 
         if (f->scattered && !r->first)

@@ -6,8 +6,9 @@
  * pace, and are woken as soon as something they have not seen has happened. Bytes lie in one run of memory:
  *
  *   stored   the run is as long as the body; offset i of the body is byte i. At the end it becomes the
- * object. ring     the answer cannot be kept (no room, length unknown, not storable): offset i is byte i
- * modulo the capacity, and the fill waits for the slowest reader. Who comes after the start has been
+ *            object.
+ *   ring     the answer cannot be kept (no room, length unknown, not storable): offset i is byte i modulo
+ *            the capacity, and the fill waits for the slowest reader. Who comes after the start has been
  *            overwritten cannot join.
  *
  * A flight whose answer may not be shared (private, no-store) scatters: its first reader keeps it, the
@@ -44,6 +45,7 @@ struct flight_answer {
     bool ranged;             /* the body is slice spec.slice of spec.total_bytes bytes */
     bool store;              /* will become an object */
     bool shared;             /* others than the first reader may have it */
+    bool opaque;             /* passed as it came: no ranges or conditionals of ours */
 };
 
 /* Why a fill failed, as the client is told. */
@@ -86,7 +88,7 @@ struct flight *flight_join(struct flight_table *table, struct flight_reader *rea
 
 /* One that nobody else can join: for what is passed. The caller starts a fill with it. */
 struct flight *flight_alone(struct flight_table *table, struct flight_reader *reader, struct flow *flow,
-                            unsigned worker, const struct cache_key *key);
+                            unsigned worker, const struct cache_key *key, uint32_t slice);
 
 /* A flight without a reader, for a refresh in the background; NULL when one is under way, or without memory.
  */
@@ -108,9 +110,12 @@ const struct flight_error *flight_error(const struct flight *f);
 /* Bytes of the body that have arrived. */
 uint64_t flight_written(const struct flight *f);
 
-/* The bytes from `offset` on, as far as they have arrived and lie in one run, at most `max`. They stay while
- * the reader has not given them back. */
+/* The bytes from `offset` on, as far as they have arrived and lie in one run, at most `max`. They stay while the
+ * reader has not given them back. */
 struct str flight_bytes(const struct flight *f, uint64_t offset, uint64_t max);
+
+/* Only from STREAMING on: any byte that has arrived stays. False: a ring, which is read forwards only. */
+bool flight_keeps(const struct flight *f);
 
 /* Says that bytes before `offset` are needed no more. */
 void flight_read_up_to(struct flight_reader *reader, uint64_t offset);
@@ -142,7 +147,8 @@ enum flight_past { FLIGHT_PAST_NONE, FLIGHT_PAST_FAILED, FLIGHT_PAST_SCATTERED }
 enum flight_past flight_past(struct flight_table *table, const struct cache_key *key, uint32_t slice,
                              uint64_t variant, uint64_t now_ns, struct flight_error *error);
 
-/* True when nobody reads it. A ring without readers has nobody to go on for. */
+/* True for a ring that nobody reads and that cannot be kept: it has nobody to go on for. The fill is woken
+ * when the last reader goes. */
 bool flight_deserted(struct flight *f);
 
 /* The head has come; the answer's strings are copied. With `store` the run is allocated from the memory tier,

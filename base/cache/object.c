@@ -92,7 +92,7 @@ int object_head_scan(struct object_spec *spec)
     if (spec->head.n > OBJECT_HEAD_BYTES_MAX || !take_line(&rest, &line) ||
         !str_starts(line, STR("HTTP/1.1 ")))
         return -EINVAL;
-    if (!take_line(&rest, &line) || !str_starts(line, STR("Content-Length: ")))
+    if (str_starts(rest, STR("Content-Length: ")) && !take_line(&rest, &line))
         return -EINVAL;
     spec->head_tail_at = (uint16_t)(spec->head.n - rest.n);
     while (rest.n > 0) {

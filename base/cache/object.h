@@ -8,6 +8,8 @@
  *     Content-Length: 400000\r\n       <- up to here the prefix, which a 206 or 304 replaces
  *     Content-Type: audio/ogg\r\n ...  <- from head_tail_at on: the end-to-end fields that are stored
  *
+ * The head of an answer under way whose length is not known yet is the same without its Content-Length.
+ *
  * An object never knows what holds it: making, charging and freeing are memory.h's. Reading a field needs no
  * lock while a reference is held. */
 #pragma once

@@ -9,9 +9,9 @@
  * read-only once made and may be shared by all workers. */
 #pragma once
 
-#include "util/ip.h"
 #include "util/buf.h"
 #include "util/hmac.h"
+#include "util/ip.h"
 #include "util/limits.h"
 
 #define SIGNED_URL_SIG_BYTES 43

@@ -1,7 +1,7 @@
 #include "http/url.h"
 
-#include "util/ip.h"
 #include "util/check.h"
+#include "util/ip.h"
 
 #include <errno.h>
 

@@ -27,6 +27,7 @@ void flow_run_ready(struct flow_queue *q)
     for (size_t left = q->n; left > 0; left--) {
         struct flow *f = q->head;
 
+        CHECK(f != NULL);
         q->head = f->next_ready;
         if (q->head == NULL)
             q->tail = NULL;

@@ -188,6 +188,9 @@ int io_recv_end(const struct io_recv *r);
 /* n: at most what peek gave. A buffer that is used up goes back to the ring. */
 void io_recv_consume(struct io *io, struct io_recv *r, size_t n);
 
+/* Three quarters of the receive buffers hold bytes that nobody has consumed: who can do without should. */
+bool io_recv_scarce(const struct io *io);
+
 /* Drops what is queued and cancels. True when nothing is in flight any more; else the flow is woken when
  * that is so, and calls again. */
 bool io_recv_stop(struct io *io, struct io_recv *r);

@@ -35,6 +35,7 @@ struct io_buffers {
     char *memory;
     struct io_buffer *info;
     unsigned n, bytes;
+    unsigned unread_n; /* in queues */
     unsigned in_ring, in_ring_target;
     uint16_t spare; /* IO_RECV_NONE: none */
     uint64_t target_grown_ns;

@@ -190,6 +190,7 @@ static void enqueue(struct io *io, struct io_recv *r, uint16_t id, uint32_t n)
         info[r->tail].next = id;
     r->tail = id;
     r->queued_n++;
+    io->buffers.unread_n++;
 }
 
 static void dequeue(struct io *io, struct io_recv *r)
@@ -201,6 +202,7 @@ static void dequeue(struct io *io, struct io_recv *r)
     if (r->head == IO_RECV_NONE)
         r->tail = IO_RECV_NONE;
     r->queued_n--;
+    io->buffers.unread_n--;
     buffer_put(&io->buffers, id);
 }
 
@@ -284,6 +286,11 @@ void io_recv_consume(struct io *io, struct io_recv *r, size_t n)
     r->head_used = (uint16_t)(r->head_used + n);
     if (r->head_used == io->buffers.info[r->head].n)
         dequeue(io, r);
+}
+
+bool io_recv_scarce(const struct io *io)
+{
+    return io->buffers.unread_n >= io->buffers.n - io->buffers.n / 4;
 }
 
 bool io_recv_stop(struct io *io, struct io_recv *r)

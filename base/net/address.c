@@ -55,7 +55,9 @@ int address_split(struct str text, uint16_t port_absent, struct str *host, uint1
     struct str name = text, digits = STR_NONE;
     const char *end;
 
-    if (text.n > 0 && text.p[0] == '[') {
+    if (text.n == 0)
+        return -EINVAL;
+    if (text.p[0] == '[') {
         end = memchr(text.p, ']', text.n);
         if (end == NULL)
             return -EINVAL;
@@ -65,11 +67,11 @@ int address_split(struct str text, uint16_t port_absent, struct str *host, uint1
             return -EINVAL;
         digits = text;
     } else {
-        end = memchr(text.p ? text.p : "", ':', text.n);
+        end = memchr(text.p, ':', text.n);
         if (end != NULL) {
             name = str_of(text.p, (size_t)(end - text.p));
             digits = str_skip(text, name.n);
-            if (memchr(digits.p + 1, ':', digits.n - 1) != NULL) { /* a bare IPv6 address */
+            if (digits.n > 1 && memchr(digits.p + 1, ':', digits.n - 1) != NULL) { /* a bare IPv6 address */
                 name = text;
                 digits = STR_NONE;
             }
@@ -117,7 +119,7 @@ static bool same_bits(struct str a, struct str b, unsigned bits)
 
 int address_parse_block(struct str text, struct address_block *out)
 {
-    const char *slash = memchr(text.p ? text.p : "", '/', text.n);
+    const char *slash = text.n ? memchr(text.p, '/', text.n) : NULL;
     struct str ip = slash ? str_of(text.p, (size_t)(slash - text.p)) : text;
     struct str digits = slash ? str_skip(text, ip.n + 1) : STR_NONE;
     bool written_as_v6 = ip.n > 0 && memchr(ip.p, ':', ip.n) != NULL;

@@ -76,8 +76,7 @@ static void on_socket_state(void *context, ares_socket_t fd, int readable, int w
     unsigned wanted = (readable ? POLLIN : 0u) | (writable ? POLLOUT : 0u);
     struct slot *s = NULL;
 
-    LIST_EACH(&r->slots, node)
-    {
+    LIST_EACH (&r->slots, node) {
         struct slot *candidate = LIST_ENTRY(node, struct slot, node);
 
         if (candidate->fd == fd && !candidate->closed)
@@ -118,8 +117,7 @@ static enum flow_result step_run(struct flow *f)
     struct resolver *r = CONTAINER_OF(f, struct resolver, flow);
     bool timed_out = r->timer.fired;
 
-    LIST_EACH(&r->slots, node)
-    {
+    LIST_EACH (&r->slots, node) {
         struct slot *s = LIST_ENTRY(node, struct slot, node);
         int events;
 
@@ -134,8 +132,7 @@ static enum flow_result step_run(struct flow *f)
     }
     if (timed_out && r->channel != NULL)
         ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    LIST_EACH(&r->slots, node)
-    {
+    LIST_EACH (&r->slots, node) {
         struct slot *s = LIST_ENTRY(node, struct slot, node);
 
         if (s->closed && !s->op.in_flight && !s->op.done) {
@@ -175,8 +172,8 @@ static void complete(struct resolver *r, struct resolve *q, int result, const st
 
 static void complete_waiters(struct name *name, int result)
 {
-    LIST_EACH(&name->waiters, node)
-    complete(name->resolver, LIST_ENTRY(node, struct resolve, node), result, name->addresses);
+    LIST_EACH (&name->waiters, node)
+        complete(name->resolver, LIST_ENTRY(node, struct resolve, node), result, name->addresses);
 }
 
 /* A failure: the last good answer goes on, or the waiters hear of it. */
@@ -187,8 +184,7 @@ static void name_failed(struct name *name, int error)
     name->asked_not_before_ns = io_now_ns(r->io) + r->options.failure_s * NS_PER_S;
     stat_inc(&r->stats->failures);
     if (name->answered && name->result > 0) {
-        LIST_EACH(&name->waiters, node)
-        {
+        LIST_EACH (&name->waiters, node) {
             stat_inc(&r->stats->stale);
             complete(r, LIST_ENTRY(node, struct resolve, node), name->result, name->addresses);
         }
@@ -305,8 +301,7 @@ static bool canonical_name(struct str host, char *out, size_t *n)
 
 static struct name *name_find(struct resolver *r, const char *text, size_t n)
 {
-    LIST_EACH(&r->names, node)
-    {
+    LIST_EACH (&r->names, node) {
         struct name *name = LIST_ENTRY(node, struct name, node);
 
         if (name->text_n == n && memcmp(name->text, text, n) == 0) {
@@ -332,8 +327,7 @@ static struct name *name_make(struct resolver *r, const char *text, size_t n, in
     struct name *name;
 
     *error = -ENOBUFS;
-    LIST_EACH(&r->names, node)
-    {
+    LIST_EACH (&r->names, node) {
         if (r->names_n < RESOLVE_NAMES_MAX)
             break;
         name = LIST_ENTRY(node, struct name, node);
@@ -516,8 +510,7 @@ int resolver_reload(struct resolver *r)
         return error;
     r->channel = fresh;
     ares_destroy(old); /* ends what it was asking, with EDESTRUCTION */
-    LIST_EACH(&r->names, node)
-    {
+    LIST_EACH (&r->names, node) {
         struct name *name = LIST_ENTRY(node, struct name, node);
 
         name->asked_not_before_ns = 0;
@@ -535,7 +528,7 @@ bool resolver_stop(struct resolver *r, struct flow *waiter)
         ares_destroy(r->channel);
         r->channel = NULL;
     }
-    LIST_EACH(&r->slots, node) /* those of a failed close state are ended here as well */
+    LIST_EACH (&r->slots, node) /* those of a failed close state are ended here as well */
     {
         struct slot *s = LIST_ENTRY(node, struct slot, node);
 
@@ -560,8 +553,8 @@ void resolver_destroy(struct resolver **r)
     struct resolver *gone = TAKE(r);
 
     CHECK(gone->magic == RESOLVER_MAGIC && gone->stopping && list_empty(&gone->slots) && !gone->flow.queued);
-    LIST_EACH(&gone->names, node)
-    name_free(gone, LIST_ENTRY(node, struct name, node));
+    LIST_EACH (&gone->names, node)
+        name_free(gone, LIST_ENTRY(node, struct name, node));
     free(gone->servers);
     gone->magic = 0;
     free(gone);

@@ -54,7 +54,7 @@ static int listen_unix(struct admin *a, const char *path)
 
     if (strlen(path) >= sizeof sun.sun_path)
         return -ENAMETOOLONG;
-    strcpy(sun.sun_path, path);
+    memcpy(sun.sun_path, path, strlen(path) + 1);
     error = remove_stale(&sun);
     if (error != 0)
         return error;
@@ -266,6 +266,7 @@ static void run_handler(struct admin *a, struct admin_connection *c, struct str 
         .local = c->local,
     };
 
+    CHECK(c->route != NULL);
     c->state = ADMIN_LATER; /* as long as the handler has it, however it ends */
     c->route->handler(&request, c->reply, c->route->context);
     if (!http_method_is_safe(r->method))

@@ -8,6 +8,7 @@
 
 #define LINGER_MS        2000u
 #define LINGER_BYTES_MAX (256u * 1024u)
+#define AHEAD_BUFFERS    2u
 
 enum { STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
 
@@ -29,8 +30,13 @@ static const struct proxy_conf *conf_of(const struct conn *c)
 void conn_accept(struct worker *w, int fd)
 {
     struct sockaddr_storage peer;
-    struct conn *c = w->conns.in_use < w->connections_max ? pool_get(&w->conns) : NULL;
+    struct conn *c;
 
+    if (w->hurry) {
+        io_close(w->io, fd);
+        return;
+    }
+    c = w->conns.in_use < w->connections_max ? pool_get(&w->conns) : NULL;
     if (c == NULL) {
         static struct log_limiter limiter;
 
@@ -41,7 +47,7 @@ void conn_accept(struct worker *w, int fd)
         io_close(w->io, fd);
         return;
     }
-    *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .fd = fd};
+    *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .fd = fd, .close_after = w->draining};
     flow_init(&c->flow, &conn_type, STEP_HEAD);
     if (io_peer_address(w->io, fd, &peer) == 0)
         (void)address_of_sockaddr((const struct sockaddr *)&peer, &c->peer);
@@ -72,11 +78,13 @@ bool conn_will_close(const struct conn *c)
     return c->close_after || c->requests_n >= conf_of(c)->limits.client_requests_max;
 }
 
-void conn_request_done(struct conn *c, bool close)
+void conn_request_done(struct conn *c, bool close, bool unread)
 {
     c->request = NULL;
-    if (close)
+    if (close || unread)
         c->close_after = true;
+    if (unread)
+        c->discarding = true;
     stat_dec(&c->worker->stats.connections_active);
     io_wake(c->worker->io, &c->flow);
 }
@@ -197,6 +205,21 @@ static enum flow_result step_head(struct flow *flow)
     return FLOW_WAIT;
 }
 
+/* What a client sends ahead waits in the receive buffers, which are everybody's. When they run out, who holds
+ * more than a request or two is let down: its connection ends with the answer that is under way. */
+static void let_go_of_buffers(struct conn *c)
+{
+    struct io *io = c->worker->io;
+    struct str run;
+
+    if (!c->discarding && (c->recv.queued_n <= AHEAD_BUFFERS || !io_recv_scarce(io)))
+        return;
+    c->close_after = true;
+    c->discarding = true;
+    while ((run = io_recv_peek(io, &c->recv)).n > 0)
+        io_recv_consume(io, &c->recv, run.n);
+}
+
 static enum flow_result step_request(struct flow *flow)
 {
     struct conn *c = conn_of(flow);
@@ -209,6 +232,8 @@ static enum flow_result step_request(struct flow *flow)
             request_abort(c->request);
         else
             request_client_spoke(c->request);
+        if (!request_reads_body(c->request))
+            let_go_of_buffers(c);
         return FLOW_WAIT;
     }
     if (c->close_after)
@@ -236,9 +261,10 @@ static enum flow_result step_linger(struct flow *flow)
         c->head_n += (uint32_t)run.n;
         io_recv_consume(io, &c->recv, run.n);
     }
-    if (c->timer.fired || c->head_n >= LINGER_BYTES_MAX || io_recv_end(&c->recv) != 0)
+    if (c->timer.fired || io_recv_end(&c->recv) != 0)
         return go(c, STEP_CLOSE);
-    io_recv_arm(io, &c->recv);
+    if (c->head_n < LINGER_BYTES_MAX) /* past it the client has to wait, and may see its answer meanwhile */
+        io_recv_arm(io, &c->recv);
     return FLOW_WAIT;
 }
 

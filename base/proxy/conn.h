@@ -37,8 +37,9 @@ void conn_drain(struct conn *c, bool hurry);
 
 /* --- for its request --- */
 
-/* The request is over and gone. close: the connection cannot carry another. */
-void conn_request_done(struct conn *c, bool close);
+/* The request is over and gone. close: the connection cannot carry another. unread: its body was not read to its
+ * end, so that what comes is no request. */
+void conn_request_done(struct conn *c, bool close, bool unread);
 
 /* Whether the answer has to say that the connection closes. */
 bool conn_will_close(const struct conn *c);

@@ -63,7 +63,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
 {
     static const struct flight_error no_room = {
         .status = 503, .reason = "too many fills", .total_bytes = UINT64_MAX};
-    struct fill *f = pool_get(&w->fills);
+    struct fill *f = w->hurry ? NULL : pool_get(&w->fills);
 
     if (f == NULL) {
         flight_fail(flight, &no_room, worker_now_ns(w));
@@ -79,6 +79,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         .authorization = order->authorization,
         .revalidate = order->revalidate,
         .body_from = order->body_from,
+        .has_body = order->body_from != NULL,
         .error = {.status = 502, .total_bytes = UINT64_MAX},
         .dir_fd = -1,
         .file_fd = -1,
@@ -93,6 +94,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         f->error = (struct flight_error){.status = 503, .reason = "out of memory", .total_bytes = UINT64_MAX};
         f->flow.step = STEP_DROP;
     }
+    list_push_back(&w->fill_list, &f->node);
     stat_inc(&w->stats.fills_started);
     io_wake(w->io, &f->flow);
     return f;
@@ -101,11 +103,11 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
 void fill_forget_body(struct fill *f)
 {
     CHECK_MAGIC(f, FILL_MAGIC);
+    f->body_gone = true;
     if (f->op.in_flight && f->body_run_n > 0)
         io_cancel(io_of(f), &f->op); /* it sends from the client's buffers: they stay until it is complete */
     else
         request_body_taken(TAKE(&f->body_from));
-    f->body_gone = true;
     io_wake(io_of(f), &f->flow);
 }
 
@@ -122,11 +124,18 @@ enum flow_result fill_drop(struct fill *f, bool retry, unsigned status, const ch
 {
     f->error.status = (uint16_t)status;
     f->error.reason = reason;
-    f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && f->body_from == NULL &&
+    f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && !f->has_body &&
                           (http_method_is_safe(f->method) || f->out_sent == 0);
     io_timer_cancel(io_of(f), &f->timer);
     f->flow.step = STEP_DROP;
     return FLOW_NEXT;
+}
+
+void fill_abort(struct fill *f)
+{
+    CHECK_MAGIC(f, FILL_MAGIC);
+    (void)fill_drop(f, false, 503, "the server is going down");
+    io_wake(io_of(f), &f->flow);
 }
 
 static enum flow_result lost(struct fill *f, int error, unsigned status, const char *reason)
@@ -152,12 +161,20 @@ static enum flow_result lost(struct fill *f, int error, unsigned status, const c
     return fill_drop(f, flight_state(f->flight) == FLIGHT_ASKED, status, reason);
 }
 
+/* What is left to be sent will not come: whatever the upstream made of it would be wrong. */
+static enum flow_result body_is_gone(struct fill *f)
+{
+    return fill_drop(f, false, 502, "the client went while its body was being passed on");
+}
+
 /* --- finding somebody to ask --- */
 
 static enum flow_result step_choose(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
+    if (f->body_gone)
+        return body_is_gone(f);
     f->upstream = upstream_choose(f->site->upstreams, f->path, flight_key(f->flight).hash, &f->tried);
     if (f->upstream == NULL)
         return fill_drop(f, false, f->error.reason != NULL ? f->error.status : 502,
@@ -183,6 +200,8 @@ static enum flow_result step_resolve(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (!resolve_take(&f->resolve, &f->addresses_n))
         return FLOW_WAIT;
     if (f->addresses_n <= 0) {
@@ -201,12 +220,14 @@ static enum flow_result step_connect(struct flow *flow)
     const struct address *to = &f->resolve.addresses[f->address_at];
     int error;
 
-    if (f->timer.fired) {
+    if (f->body_gone)
+        return body_is_gone(f);
+    if (f->waiter.flow != NULL) {
+        if (!f->timer.fired) /* a wake that was not for us */
+            return FLOW_WAIT;
         upstream_wait_cancel(&f->waiter);
-        return lost(f, 0, 504, "no connection became free in time");
+        return fill_drop(f, true, 504, "no connection became free in time");
     }
-    if (f->waiter.flow != NULL) /* a wake that was not for us */
-        return FLOW_WAIT;
     f->conn = upstream_take_idle(f->upstream, &f->flow);
     if (f->conn != NULL) {
         io_timer_cancel(io_of(f), &f->timer);
@@ -230,6 +251,8 @@ static enum flow_result step_connecting(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->timer.fired) {
         stat_inc(&f->worker->stats.upstream_connect_errors);
         return lost(f, 0, 504, "connecting took too long");
@@ -252,6 +275,15 @@ static enum flow_result step_connecting(struct flow *flow)
 
 /* --- asking --- */
 
+/* The whole request is sent, or the upstream answers without wanting the rest of it. */
+static enum flow_result await_head(struct fill *f, bool whole)
+{
+    f->request_whole = whole;
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_first_byte_ms);
+    f->flow.step = STEP_HEAD;
+    return FLOW_NEXT;
+}
+
 static enum flow_result send_failed(struct fill *f, int result)
 {
     return lost(f, result, 502, "the request could not be sent");
@@ -262,6 +294,8 @@ static enum flow_result step_send(struct flow *flow)
     struct fill *f = fill_of(flow);
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (f->out == NULL) {
         f->request_unix_s = io_now_unix_s(io_of(f));
         f->out_sent = 0;
@@ -283,7 +317,10 @@ static enum flow_result step_send(struct flow *flow)
         io_send(io_of(f), &f->op, flow, f->conn->fd, f->out + f->out_sent, f->out_n - f->out_sent);
         return FLOW_WAIT;
     }
-    f->flow.step = f->body_from != NULL ? STEP_SEND_BODY : STEP_HEAD;
+    if (f->body_from == NULL)
+        return await_head(f, true);
+    io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
+    f->flow.step = STEP_SEND_BODY;
     return FLOW_NEXT;
 }
 
@@ -298,6 +335,7 @@ static void send_body_run(struct fill *f, struct str run, bool chunked)
     struct buf head = buf_of(f->chunk_head, sizeof f->chunk_head);
     size_t n = 0;
 
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
     if (!chunked) {
         io_send(io_of(f), &f->op, &f->flow, f->conn->fd, run.p, run.n);
         f->out_n = run.n;
@@ -320,10 +358,10 @@ static enum flow_result body_end(struct fill *f, bool chunked)
         f->out_n = sizeof HTTP1_CHUNKED_END - 1;
         f->body_run_n = 0;
         io_send(io_of(f), &f->op, &f->flow, f->conn->fd, HTTP1_CHUNKED_END, f->out_n);
+        io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
         return FLOW_WAIT;
     }
-    f->flow.step = STEP_HEAD;
-    return FLOW_NEXT;
+    return await_head(f, true);
 }
 
 static enum flow_result step_send_body(struct flow *flow)
@@ -333,32 +371,33 @@ static enum flow_result step_send_body(struct flow *flow)
     bool chunked;
     int result;
 
+    if (f->body_gone)
+        return body_is_gone(f);
     if (io_op_take(&f->op, &result)) {
-        if (result <= 0)
-            return answer_begun(f) ? (f->flow.step = STEP_HEAD, FLOW_NEXT) : send_failed(f, result);
-        if ((size_t)result != f->out_n) /* all or nothing was asked for */
-            return send_failed(f, -EPIPE);
+        if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
+            return answer_begun(f) ? await_head(f, false) : send_failed(f, result <= 0 ? result : -EPIPE);
         if (f->body_run_n > 0)
             request_body_consume(f->body_from, f->body_run_n);
         f->body_run_n = 0;
-        if (f->body_sent) {
-            f->flow.step = STEP_HEAD;
-            return FLOW_NEXT;
-        }
+        if (f->body_sent)
+            return await_head(f, true);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     }
-    if (f->op.in_flight)
-        return f->timer.fired ? lost(f, 0, 504, "the upstream does not take the body") : FLOW_WAIT;
-    if (answer_begun(f)) {
-        f->flow.step = STEP_HEAD;
-        return FLOW_NEXT;
+    if (f->op.in_flight) {
+        if (f->timer.fired)
+            return lost(f, 0, 504, "the upstream does not take the body");
+        if (answer_begun(f))
+            io_cancel(io_of(f), &f->op);
+        return FLOW_WAIT;
     }
-    if (f->body_gone)
-        return fill_drop(f, false, 502, "the client went while its body was being passed on");
+    if (answer_begun(f))
+        return await_head(f, false);
     if (f->timer.fired)
-        return fill_drop(f, false, 504, "the client's body did not come in time");
+        return fill_drop(f, false, 408, "the client's body did not come in time");
     chunked = request_body_is_chunked(f->body_from);
     result = request_body_next(f->body_from, &run);
+    if (result == -EMSGSIZE)
+        return fill_drop(f, false, 413, "the body is too large");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
     if (result == REQUEST_BODY_END)
@@ -424,6 +463,14 @@ static void forget_head(struct fill *f)
     f->head_scanned = 0;
 }
 
+/* The answer is whole: its connection may carry another, unless something says that it may not. */
+static void give_back(struct fill *f)
+{
+    if (f->conn != NULL && f->request_whole && !f->op.in_flight && f->response.keep_alive &&
+        io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
+        upstream_give_back(&f->conn);
+}
+
 enum flow_result fill_head_complete(struct fill *f)
 {
     bool from_file = f->upstream->conf->scheme == URL_FILE;
@@ -438,6 +485,7 @@ enum flow_result fill_head_complete(struct fill *f)
         return FLOW_NEXT;
     case FILL_MEANS_COMPLETE:
         stat_inc(&f->worker->stats.fills_not_modified);
+        give_back(f);
         return fill_drop(f, false, 0, NULL);
     case FILL_MEANS_ASK_AGAIN:
         f->tried = 0;
@@ -479,9 +527,8 @@ static enum flow_result step_head(struct flow *flow)
 
 enum flow_result fill_whole(struct fill *f, bool reusable)
 {
-    if (reusable && f->conn != NULL && (f->body_from == NULL) && !f->op.in_flight && f->response.keep_alive &&
-        io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
-        upstream_give_back(&f->conn);
+    if (reusable)
+        give_back(f);
     stat_inc(&f->worker->stats.fills_completed);
     flight_complete(&f->flight);
     return fill_drop(f, false, 0, NULL);
@@ -509,8 +556,7 @@ static long copy_body(struct fill *f, struct str run)
 enum flow_result fill_no_room(struct fill *f)
 {
     io_timer_cancel(io_of(f), &f->timer); /* it is the readers who are slow; their own limits hold */
-    if (flight_deserted(f->flight))
-        return fill_drop(f, false, 502, "nobody reads any more");
+    f->no_room = true;
     return FLOW_WAIT;
 }
 
@@ -633,9 +679,12 @@ static enum flow_result step_body(struct flow *flow)
     /* The head's receive may still be armed: it must have ended before the body is received beside it. */
     if (f->response.framing == HTTP_BODY_NONE)
         return fill_whole(f, true);
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
+    f->no_room = false;
     result = f->response.framing == HTTP_BODY_CHUNKED ? body_chunked(f) : body_plain(f);
-    if (result == FLOW_WAIT && f->flow.step == STEP_BODY &&
-        (flight_written(f->flight) != before || (!timer_is_set(&f->timer) && f->op.in_flight)))
+    if (result == FLOW_WAIT && !f->no_room &&
+        (flight_written(f->flight) != before || !timer_is_set(&f->timer)))
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->upstream_between_bytes_ms);
     return result;
 }
@@ -682,6 +731,7 @@ static void fill_done(struct flow *flow)
         request_body_taken(f->body_from);
     if (f->revalidate != NULL)
         object_unref(w->proxy->memory, &f->revalidate);
+    list_remove(&f->node);
     worker_site_unref(&f->site);
     free(f->text);
     free(f->out);

@@ -43,6 +43,9 @@ void fill_forget_body(struct fill *f);
 /* More of the request's body is there. */
 void fill_wake(struct fill *f);
 
+/* Ends it as soon as nothing of it is in flight; its readers are told. */
+void fill_abort(struct fill *f);
+
 /* --- between fill.c and its parts --- */
 
 #define FILL_MAGIC     0x46696c6cu
@@ -51,6 +54,7 @@ void fill_wake(struct fill *f);
 struct fill {
     struct flow flow;
     uint32_t magic;
+    struct list node; /* in worker->fill_list */
     struct worker *worker;
     struct worker_site *site;
     struct flight *flight;
@@ -86,9 +90,12 @@ struct fill {
     struct timer timer;
 
     uint64_t body_left; /* with HTTP_BODY_LENGTH */
+    bool no_room;       /* waits for the readers of its ring */
     uint64_t epoch;
     uint64_t request_unix_s;
-    bool body_sent; /* the request's body went up whole */
+    bool has_body;      /* one goes up; then nothing is asked twice */
+    bool body_sent;     /* it went up whole, or its end is on its way */
+    bool request_whole; /* all has been sent: the connection may carry another */
     bool body_gone; /* its request ends before that */
 
     /* a file origin's (fill_file.c) */

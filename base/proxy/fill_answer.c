@@ -72,11 +72,10 @@ static void freshness_from(const struct fill *f, const struct http1_response *re
 
 /* --- the head --- */
 
-/* What is never part of a kept or relayed head: framing and hops are ours, Age and Cache-Status are told anew
- * for each answer. */
+/* What is never part of a kept or relayed head: framing and hops are ours, Age is told anew for each answer.
+ * Cache-Status stays, since it says what the caches above did when they gave it (RFC 9211, section 3). */
 static const uint64_t dropped = FIELD_BIT(FIELD_CONTENT_LENGTH) | FIELD_BIT(FIELD_TRANSFER_ENCODING) |
-                                FIELD_BIT(FIELD_CACHE_STATUS) | FIELD_BIT(FIELD_X_CACHE) |
-                                FIELD_BIT(FIELD_ACCEPT_RANGES);
+                                FIELD_BIT(FIELD_X_CACHE) | FIELD_BIT(FIELD_ACCEPT_RANGES);
 
 struct head_plan {
     unsigned status;
@@ -158,7 +157,8 @@ static enum part_result part_of_206(const struct fill *f, struct part *out)
     if (!f->asked_range)
         return PART_ERROR;
     if (content_range_parse(fields_get(&r->fields, f->head, FIELD_CONTENT_RANGE), &range) != 0 ||
-        range.unsatisfied || !range.has_total || range.first != first)
+        range.unsatisfied || !range.has_total || range.first != first ||
+        range.total > (uint64_t)CACHE_SLICES_MAX * CACHE_SLICE_BYTES)
         return PART_ASK_WHOLE;
     if (range.last + 1 != range.total && range.last + 1 != first + CACHE_SLICE_BYTES)
         return PART_ASK_WHOLE; /* less than was asked for, which a server may send */
@@ -221,9 +221,9 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
               (part->ranged || (flight_slice(f->flight) == 0 && a.length <= CACHE_SLICE_BYTES) ||
                (flight_slice(f->flight) == 0 && r->framing == HTTP_BODY_CHUNKED));
     /* An answer that ends with its connection may have been cut short without a sign. */
-    if (r->framing == HTTP_BODY_CLOSE || part->total > f->site->site->conf->limits.object_bytes_max)
-        a.store = a.store && part->total != FLIGHT_LENGTH_UNKNOWN &&
-                  part->total <= f->site->site->conf->limits.object_bytes_max;
+    if (r->framing == HTTP_BODY_CLOSE ||
+        (part->total != FLIGHT_LENGTH_UNKNOWN && part->total > f->site->site->conf->limits.object_bytes_max))
+        a.store = false;
     /* What must be asked for each time is one client's; failures of the origin are everybody's. */
     a.shared = fresh.store == FRESHNESS_STORE || fresh.store == FRESHNESS_NOT_FRESH || r->status >= 500;
     if (fresh.store == FRESHNESS_STORE && (fresh.lifetime_s == 0 || fresh.flags & OBJECT_NO_CACHE))
@@ -258,7 +258,8 @@ static enum fill_meaning begin_passed(struct fill *f)
     bool has_length = r->framing == HTTP_BODY_LENGTH || r->has_content_length;
     struct flight_answer a = {.length = r->framing == HTTP_BODY_LENGTH ? r->content_length
                                         : r->framing == HTTP_BODY_NONE ? 0
-                                                                       : FLIGHT_LENGTH_UNKNOWN};
+                                                                       : FLIGHT_LENGTH_UNKNOWN,
+                              .opaque = true};
     struct head_plan plan = {.status = r->status,
                              .has_length = has_length ||
                                            (r->framing == HTTP_BODY_NONE && r->status >= 200 &&

@@ -263,10 +263,14 @@ enum flow_result fill_file_body_step(struct flow *flow)
     int result;
 
     io_timer_cancel(io, &f->timer); /* a disk has no time limit; its errors come by themselves */
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
     if (f->response.framing != HTTP_BODY_LENGTH || f->response.content_length == 0)
         return fill_whole(f, false);
     if (f->op.in_flight)
         return FLOW_WAIT;
+    if (flight_deserted(f->flight))
+        return fill_drop(f, false, 502, "nobody reads any more");
     if (io_op_take(&f->op, &result)) {
         if (f->file_phase == PHASE_CHECK) {
             if (result < 0 || has_changed(f))

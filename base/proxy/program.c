@@ -16,6 +16,11 @@
 
 #define LOG_CLOSE_WAIT_MS 2000u
 
+/* A worker's; 2 KiB each, touched only when needed. A client that sends ahead of an answer that it does not
+ * take holds up to IO_RECV_QUEUE_MAX of them (conn.c): with these, 1,500 such clients leave a quarter to
+ * others. */
+#define RECEIVE_BUFFERS 16384u
+
 struct life {
     const struct program *program;
     const char *config_path;
@@ -37,7 +42,7 @@ struct thread_start {
 };
 
 static const struct io_options io_options = {
-    .entries = 1024, .receive_buffers = 1024, .receive_buffer_bytes = 4096};
+    .entries = 1024, .receive_buffers = RECEIVE_BUFFERS, .receive_buffer_bytes = 2048};
 
 static void run_worker(struct life *life, struct worker *w)
 {

@@ -1,5 +1,6 @@
 #include "proxy/proxy_conf.h"
 
+#include "cache/memory.h"
 #include "proxy/proxy_conf_raw.h"
 #include "util/check.h"
 
@@ -323,7 +324,7 @@ static void load_parts(struct loader *l)
     load_workers(l);
     l->out->memory_bytes =
         conf_bytes(l->conf, "memory.size", l->raw->memory != NULL ? l->raw->memory->size : NULL, GIB,
-                   1024 * 1024, 1024 * 1024 * GIB);
+                   MEMORY_BYTES_MIN, 1024 * 1024 * GIB);
     load_upstreams(l);
     load_signing(l);
     load_peers(l);

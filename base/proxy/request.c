@@ -54,7 +54,7 @@ static struct request *request_new(struct conn *c)
 
     if (r == NULL)
         return NULL;
-    memset(r, 0, offsetof(struct request, out)); /* the buffers at its end are written before they are read */
+    memset(r, 0, offsetof(struct request, http));
     flow_init(&r->flow, &request_type, STEP_ADMIT);
     r->magic = REQUEST_MAGIC;
     r->worker = w;
@@ -74,6 +74,7 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
 
     if (r == NULL)
         return NULL;
+    r->http = *parsed;
     r->head = head_n <= sizeof r->head_inline ? r->head_inline : malloc(head_n);
     if (r->head == NULL) {
         r->flow.step = STEP_END;
@@ -82,7 +83,6 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
     }
     memcpy(r->head, head, head_n);
     r->head_n = head_n;
-    r->http = *parsed;
     r->body_left = parsed->content_length;
     http1_chunked_init(&r->chunked_in);
     r->body_over = parsed->framing == HTTP_BODY_NONE ||
@@ -97,8 +97,7 @@ struct request *request_start_refused(struct conn *c, unsigned status, const cha
 
     if (r == NULL)
         return NULL;
-    r->http.keep_alive = false;
-    r->http.minor = 1;
+    r->http = (struct http1_request){.method = HTTP_METHOD_OTHER, .minor = 1};
     r->body_over = true;
     request_render_problem(r, status, detail);
     r->flow.step = STEP_BODY;
@@ -128,6 +127,8 @@ static enum flow_result refuse(struct request *r, unsigned status, const char *d
         return go(r, STEP_END);
     }
     r->cache_status_detail = NULL;
+    if (!r->body_over) /* what is left of it must never be read as a request */
+        r->close_after = true;
     request_render_problem(r, status, detail);
     return go(r, STEP_BODY);
 }
@@ -149,10 +150,17 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->cacheable)
         return go(r, STEP_LOOKUP);
+    if (r->http.method == HTTP_OPTIONS && upward_ends_here(&r->http.fields, r->head)) {
+        if (!r->body_over)
+            r->close_after = true;
+        request_render_options(r);
+        return go(r, STEP_BODY);
+    }
     if (r->body_over || !r->http.expect_continue)
         return go(r, STEP_PASS);
     r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
     io_send(r->worker->io, &r->send, flow, r->conn->fd, "HTTP/1.1 100 Continue\r\n\r\n", r->vecs_bytes);
+    io_timer_set(r->worker->io, &r->timer, flow, r->site->site->conf->timeouts.client_send_ms);
     r->flow.step = STEP_CONTINUE;
     return FLOW_WAIT;
 }
@@ -163,10 +171,12 @@ static enum flow_result step_continue(struct flow *flow)
     int result;
 
     if (!io_op_take(&r->send, &result)) {
+        r->aborted = r->aborted || r->timer.fired;
         if (r->aborted)
             io_cancel(r->worker->io, &r->send);
         return FLOW_WAIT;
     }
+    io_timer_cancel(r->worker->io, &r->timer);
     if (result != (int)r->vecs_bytes || r->aborted) {
         r->aborted = true;
         return go(r, STEP_END);
@@ -181,7 +191,11 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
     *fields = buf_of(malloc(r->head_n + 512), r->head_n + 512);
     if (fields->p == NULL)
         return false;
-    upward_fields(&r->http.fields, r->head, r->cacheable ? UPWARD_FILL : UPWARD_PASS, fields);
+    upward_fields(&r->http.fields, r->head,
+                  r->cacheable                     ? UPWARD_FILL
+                  : r->http.method == HTTP_OPTIONS ? UPWARD_PASS_OPTIONS
+                                                   : UPWARD_PASS,
+                  fields);
     CHECK(!fields->overflow);
     *order = (struct fill_order){
         .site = r->site,
@@ -224,9 +238,11 @@ static enum flow_result step_pass(struct flow *flow)
     struct worker *w = r->worker;
     struct flight *f;
 
-    r->cache = ACCESS_CACHE_PASS;
-    r->cache_status_detail = "fwd=bypass";
-    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key);
+    if (!r->head_sent) {
+        r->cache = ACCESS_CACHE_PASS;
+        r->cache_status_detail = "fwd=bypass";
+    }
+    f = flight_alone(w->proxy->flights, &r->reader, flow, w->index, &r->key, r->slice);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
     start_fill(r, &f, NULL, r->body_over || r->cacheable ? NULL : r);
@@ -244,9 +260,14 @@ static uint64_t select_variant(void *context, struct str vary)
 static void refresh_behind(struct request *r, uint32_t slice, struct object *revalidate)
 {
     struct worker *w = r->worker;
-    struct flight *f = flight_background(w->proxy->flights, w->index, &r->key, slice,
-                                         revalidate != NULL ? object_variant(revalidate) : r->variant);
+    uint64_t variant = revalidate != NULL ? object_variant(revalidate) : r->variant;
+    struct flight_error ignored;
+    struct flight *f;
 
+    if (flight_past(w->proxy->flights, &r->key, slice, variant, worker_now_ns(w), &ignored) !=
+        FLIGHT_PAST_NONE)
+        return; /* it failed, or could not be kept, a moment ago */
+    f = flight_background(w->proxy->flights, w->index, &r->key, slice, variant);
     if (f != NULL)
         start_fill(r, &f, revalidate, NULL);
 }
@@ -282,10 +303,13 @@ static enum flow_result join(struct request *r)
     case FLIGHT_PAST_FAILED:
         return serve_stale(r) ? FLOW_NEXT : refuse(r, error.status, "the origin failed a moment ago");
     case FLIGHT_PAST_SCATTERED:
-        return r->head_sent ? refuse(r, 502, NULL) : go(r, STEP_PASS);
+        return go(r, STEP_PASS);
     case FLIGHT_PAST_NONE:
         break;
     }
+    /* Whoever made the flight may have been refused for want of it, and this is one client's own answer. */
+    if (r->authorization && !r->rule->store_authorization)
+        return go(r, STEP_PASS);
     f = flight_join(w->proxy->flights, &r->reader, &r->flow, w->index, &r->key, r->slice, r->variant, &made);
     if (f == NULL)
         return refuse(r, 503, "out of memory");
@@ -357,7 +381,7 @@ static enum flow_result take_flight_object(struct request *r)
     struct object *object = flight_object(f);
     bool validated = flight_is_validated(f) && r->stale != NULL;
 
-    if (is_other_variant(r, object_vary(object), object_variant(object)))
+    if (!r->reader.first && is_other_variant(r, object_vary(object), object_variant(object)))
         return leave_and(r, STEP_LOOKUP);
     if (validated)
         r->cache_status_detail = "fwd=stale; fwd-status=304";
@@ -371,6 +395,10 @@ static enum flow_result flight_failed(struct request *r)
     const struct flight_error *error = flight_error(r->reader.flight);
 
     if (error->status == 416 && !r->head_sent) {
+        if (r->slice != 0) { /* If-Range or another range may make an answer of it: the first slice tells */
+            r->slice = 0;
+            return leave_and(r, STEP_LOOKUP);
+        }
         if (error->total_bytes == UINT64_MAX)
             return refuse(r, 416, "no byte of the range exists");
         request_render_unsatisfiable(r, error->total_bytes);
@@ -391,12 +419,12 @@ static enum flow_result step_flight(struct flow *flow)
         return go(r, STEP_END);
     if (state == FLIGHT_ASKED)
         return flight_wait(&r->reader, FLIGHT_ASKED, 0) ? FLOW_WAIT : FLOW_NEXT;
+    if (flight_scattered(&r->reader))
+        return leave_and(r, STEP_PASS);
     if (state == FLIGHT_FAILED)
         return flight_failed(r);
-    if (state == FLIGHT_COMPLETE && flight_object(f) != NULL && !flight_scattered(&r->reader))
+    if (state == FLIGHT_COMPLETE && flight_object(f) != NULL)
         return take_flight_object(r);
-    if (flight_scattered(&r->reader))
-        return r->head_sent ? refuse(r, 502, NULL) : leave_and(r, STEP_PASS);
     if (!r->reader.first && is_other_variant(r, flight_answer(f)->spec.vary, flight_answer(f)->spec.variant))
         return leave_and(r, STEP_LOOKUP);
     if (flight_answer(f)->spec.status >= 500 && !r->head_sent && serve_stale(r))
@@ -470,18 +498,22 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
 {
     struct flight *f = r->reader.flight;
     uint64_t offset = r->at - v->offset;
-    enum flight_state state = flight_state(f); /* before the bytes: what came before its end is there */
     struct str run;
 
+    /* Before the bytes: what came before the end is there, and what comes after this look wakes. */
+    r->seen_state = (uint8_t)flight_state(f);
+    r->seen_written = flight_written(f);
+    if (offset < r->reader.read) /* a ring has overwritten it */
+        return BODY_BROKEN;
     flight_read_up_to(&r->reader, offset);
     run = flight_bytes(f, offset, left);
     if (run.n > 0) {
         add_run(r, run);
         return BODY_ADDED;
     }
-    if (state == FLIGHT_COMPLETE)
+    if (r->seen_state == FLIGHT_COMPLETE)
         return r->unknown_length ? BODY_END : BODY_BROKEN;
-    return state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
+    return r->seen_state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
 }
 
 static bool is_crowded(const struct request *r)
@@ -505,7 +537,7 @@ static enum body add_body(struct request *r)
     if (r->sent_bytes == 0 && is_crowded(r) && left > CROWD_PIECE_BYTES)
         left = CROWD_PIECE_BYTES;
     if (r->multipart && r->at == r->ranges.at[r->range_at].first && !r->part_begun) {
-        request_render_part(r, &v);
+        request_render_part(r);
         r->part_begun = true;
     }
     if (r->object == NULL)
@@ -583,16 +615,13 @@ static bool source_fits(struct request *r)
 static enum flow_result end_of_range(struct request *r)
 {
     if (r->multipart) {
-        struct answer_view v;
-
         r->part_begun = false;
-        view_of(r, &v);
         if (++r->range_at < r->ranges.n) {
             r->at = r->ranges.at[r->range_at].first;
             r->end = r->ranges.at[r->range_at].last + 1;
             return r->vecs_n > 0 ? send_vecs(r) : FLOW_NEXT;
         }
-        request_render_part(r, &v);
+        request_render_part(r);
         r->multipart = false;
         r->at = r->end;
     } else if (r->chunked && !r->last_sent) {
@@ -621,9 +650,8 @@ static enum flow_result step_body(struct flow *flow)
     case BODY_WAIT:
         if (r->vecs_n > 0)
             return send_vecs(r);
-        return flight_wait(&r->reader, flight_state(r->reader.flight), flight_written(r->reader.flight))
-                   ? FLOW_WAIT
-                   : FLOW_NEXT;
+        return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT
+                                                                                          : FLOW_NEXT;
     case BODY_ELSEWHERE:
         return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
     case BODY_END:
@@ -766,7 +794,7 @@ static enum flow_result step_end(struct flow *flow)
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
-        return r->body_to == NULL ? FLOW_NEXT : FLOW_WAIT;
+        return FLOW_WAIT; /* request_body_taken has woken us, or will */
     }
     list_remove(&r->yielding.node);
     io_timer_cancel(r->worker->io, &r->timer);
@@ -785,6 +813,7 @@ static void request_done(struct flow *flow)
     struct worker *w = r->worker;
     struct conn *c = r->conn;
     bool close = r->aborted || r->close_after || !r->http.keep_alive;
+    bool unread = !r->body_over && !r->aborted;
 
     if (r->head != r->head_inline)
         free(r->head);
@@ -793,7 +822,7 @@ static void request_done(struct flow *flow)
     worker_site_unref(&r->site);
     r->magic = 0;
     pool_put(&w->requests, r);
-    conn_request_done(c, close);
+    conn_request_done(c, close, unread);
 }
 
 static const flow_step request_steps[] = {

@@ -44,7 +44,6 @@ struct request {
 
     char *head;
     size_t head_n;
-    struct http1_request http;
     struct signed_url_parts parts;
     struct str path;  /* canonical; in the head or in `text` */
     struct str query; /* kept; in `text` */
@@ -58,6 +57,8 @@ struct request {
     struct object *object; /* what is being served, or NULL */
     struct object *stale;  /* what may be served if the flight fails */
     struct flight_reader reader;
+    uint64_t seen_written; /* of the flight, with seen_state, when its bytes were last looked for */
+    uint8_t seen_state;
     uint32_t slice;
     uint64_t variant;
     uint64_t version; /* of the representation that the head promised; 0 before */
@@ -75,6 +76,8 @@ struct request {
     bool source_checked; /* object or flight is of the version that the head promised */
     uint8_t stale_slices_n;
     char boundary[25];
+    uint8_t part_type_n;
+    char part_type[128]; /* Content-Type of the parts; with a longer one there are none */
 
     struct io_op send;
     struct msghdr message;
@@ -97,6 +100,9 @@ struct request {
     uint16_t upstream_status;
 
     size_t out_n;
+
+    /* From here on written before it is read: request_new does not clear it. */
+    struct http1_request http;
     char out[REQUEST_OUT_BYTES];
     char uid_kid[96];
     char text_inline[768];
@@ -117,14 +123,17 @@ void request_abort(struct request *r);
 /* More bytes, or the end, have come on its connection. */
 void request_client_spoke(struct request *r);
 
+/* Its body is still to be taken from the connection. */
+bool request_reads_body(const struct request *r);
+
 /* --- its body, pulled by the fill that passes it on --- */
 
 enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
-/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum
- * http1_error / -ECONNRESET. */
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error, or
+ * -EMSGSIZE. */
 int request_body_next(struct request *r, struct str *run);
 void request_body_consume(struct request *r, size_t n);
 /* The fill pulls no more. */
@@ -149,8 +158,10 @@ void request_render(struct request *r, const struct answer_view *v);
 void request_render_problem(struct request *r, unsigned status, const char *detail);
 void request_render_unsatisfiable(struct request *r, uint64_t total);
 void request_render_health(struct request *r);
+/* To OPTIONS that goes no further. */
+void request_render_options(struct request *r);
 /* The head of the part that begins at range_at, or the end of all parts, into r->out. */
-void request_render_part(struct request *r, const struct answer_view *v);
+void request_render_part(struct request *r);
 
 static inline void request_add_vec(struct request *r, const void *p, size_t n)
 {

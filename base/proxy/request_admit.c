@@ -201,6 +201,11 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = url_error_reason(error);
         return 400;
     }
+    /* The next tier would take it for a token, cut it off and serve another path than is judged here. */
+    if (str_starts(r->path, STR("/~"))) {
+        *detail = "a path that begins with ~ after its token";
+        return 400;
+    }
     if (url_host_parse(http1_host(&r->http, r->head), &host) == 0)
         r->host = host.name;
     if (str_eq(r->path, STR("/.segue/health")))
@@ -226,6 +231,10 @@ unsigned request_admit(struct request *r, const char **detail)
     status = check_signature(r, detail);
     if (status != 0)
         return status;
+    if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {
+        *detail = "the body is too long";
+        return 413;
+    }
     r->authorization = fields_has(&r->http.fields, FIELD_AUTHORIZATION);
     r->cacheable = r->rule->cache && (r->http.method == HTTP_GET || r->http.method == HTTP_HEAD);
     status = make_key(r);

@@ -47,7 +47,7 @@ void answer_view_of_flight(const struct flight *f, struct answer_view *v)
         .lifetime_s = s->lifetime_s,
         .status = s->status,
         .flags = s->flags,
-        .opaque = !a->shared && !a->store,
+        .opaque = a->opaque,
     };
 }
 
@@ -152,20 +152,26 @@ static void add_not_modified_fields(struct buf *b, struct str tail)
 static void render_not_modified(struct request *r, const struct answer_view *v)
 {
     struct buf b = out_of(r), fields;
+    size_t first = 0;
 
     r->status = 304;
     http1_add_status_line(&b, 304);
     fields = b;
     add_not_modified_fields(&fields, v->tail);
-    if (!fields.overflow && fields.cap - fields.n > 400)
+    if (!fields.overflow && fields.cap - fields.n > 400) {
         b = fields;
-    else
-        http1_add_field(&b, STR("ETag"), v->etag);
+    } else if (v->etag.n > 0) {
+        buf_add_lit(&b, "ETag: ");
+        request_add_vec(r, b.p, b.n);
+        request_add_vec(r, v->etag.p, v->etag.n);
+        first = b.n;
+        buf_add_lit(&b, "\r\n");
+    }
     add_age(r, v, &b);
     add_cache_status(r, v, &b);
     add_end(r, &b);
     CHECK(!b.overflow);
-    request_add_vec(r, b.p, b.n);
+    request_add_vec(r, b.p + first, b.n - first);
     r->head_only = true;
 }
 
@@ -217,6 +223,10 @@ static void render_partial(struct request *r, const struct answer_view *v)
     if (r->multipart) {
         struct str boundary = str_of(r->boundary, sizeof r->boundary - 1), type = content_type_of(v->tail);
 
+        /* Every part's, whatever the heads of later slices say: the length counts on it. */
+        r->part_type_n = (uint8_t)type.n;
+        if (type.n > 0)
+            memcpy(r->part_type, type.p, type.n);
         (void)snprintf(r->boundary, sizeof r->boundary, "segue%016llx%03x",
                        (unsigned long long)worker_random(r->worker), r->worker->index & 0xfffu);
         http1_add_field_u64(&b, STR("Content-Length"),
@@ -291,6 +301,18 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
+/* What is read forwards only cannot be sent in another order, and every part's head must fit r->out. */
+static bool can_be_sent(const struct request *r, const struct answer_view *v)
+{
+    bool forwards = true;
+
+    if (r->ranges.n > 1 && content_type_of(v->tail).n > sizeof r->part_type)
+        return false;
+    for (unsigned i = 1; i < r->ranges.n; i++)
+        forwards = forwards && r->ranges.at[i - 1].last < r->ranges.at[i].first;
+    return forwards || r->reader.flight == NULL || flight_keeps(r->reader.flight);
+}
+
 static const uint64_t conditional_fields = FIELD_BIT(FIELD_RANGE) | FIELD_BIT(FIELD_IF_RANGE) |
                                            FIELD_BIT(FIELD_IF_MATCH) | FIELD_BIT(FIELD_IF_NONE_MATCH) |
                                            FIELD_BIT(FIELD_IF_MODIFIED_SINCE) |
@@ -325,6 +347,8 @@ void request_render(struct request *r, const struct answer_view *v)
             request_render_unsatisfiable(r, v->total);
             return;
         }
+        if (result == RANGE_PARTIAL && !can_be_sent(r, v))
+            result = RANGE_WHOLE; /* RFC 9110, 14.2: a server may ignore Range */
     }
     plan(r, v, result);
     if (result == RANGE_PARTIAL)
@@ -335,7 +359,7 @@ void request_render(struct request *r, const struct answer_view *v)
         r->head_only = true;
 }
 
-void request_render_part(struct request *r, const struct answer_view *v)
+void request_render_part(struct request *r)
 {
     struct str boundary = str_of(r->boundary, sizeof r->boundary - 1);
     struct buf b = buf_of(r->out + r->out_n, sizeof r->out - r->out_n);
@@ -343,7 +367,8 @@ void request_render_part(struct request *r, const struct answer_view *v)
     if (r->range_at == r->ranges.n)
         range_parts_end_add(&b, boundary);
     else
-        range_part_head_add(&b, boundary, content_type_of(v->tail), r->ranges.at[r->range_at], v->total);
+        range_part_head_add(&b, boundary, str_of(r->part_type, r->part_type_n), r->ranges.at[r->range_at],
+                            r->total);
     CHECK(!b.overflow);
     request_add_vec(r, b.p, b.n);
 }
@@ -394,6 +419,21 @@ void request_render_unsatisfiable(struct request *r, uint64_t total)
     content_range_unsatisfied_add(&b, total);
     buf_add_lit(&b, "\r\n");
     finish_problem(r, &b, 416, "no byte of the range exists");
+}
+
+void request_render_options(struct request *r)
+{
+    struct buf b = out_of(r);
+
+    r->status = 204;
+    http1_add_status_line(&b, 204);
+    http1_add_field(&b, STR("Allow"), r->rule->allow);
+    http1_add_field(&b, STR("Date"), worker_date(r->worker));
+    add_cache_status(r, NULL, &b);
+    add_end(r, &b);
+    CHECK(!b.overflow);
+    request_add_vec(r, b.p, b.n);
+    r->head_only = true;
 }
 
 void request_render_health(struct request *r)

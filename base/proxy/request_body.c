@@ -5,6 +5,12 @@
 
 #include <errno.h>
 
+bool request_reads_body(const struct request *r)
+{
+    /* One that is answered without it, and that no fill pulls, never reads it. */
+    return !r->body_over && (r->body_to != NULL || !r->close_after);
+}
+
 bool request_body_is_chunked(const struct request *r)
 {
     return r->http.framing == HTTP_BODY_CHUNKED;
@@ -33,7 +39,7 @@ static int next_of_chunks(struct request *r, struct str in, struct str *run)
     if (result == HTTP1_CHUNKED_BODY) {
         r->body_bytes += run->n;
         if (r->body_bytes > r->site->site->conf->limits.request_body_bytes_max)
-            return -HTTP1_BAD_CHUNK;
+            return -EMSGSIZE;
         io_recv_consume(io, &r->conn->recv, (size_t)(run->p - in.p));
         return REQUEST_BODY_RUN;
     }

@@ -8,6 +8,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* How long a connection rests before it is given to somebody who waits: long enough to see what its peer sent
+ * beyond the answer, or its end. */
+#define REUSE_AFTER_MS 1u
+
 struct upstream_set {
     struct worker *worker;
     bool retired;
@@ -56,8 +60,7 @@ void upstream_set_retire(struct upstream_set **setp)
 
     set->retired = true;
     for (unsigned i = 0; i < set->n; i++)
-        LIST_EACH(&set->items[i].idle, node)
-        {
+        LIST_EACH (&set->items[i].idle, node) {
             struct upstream_conn *c = LIST_ENTRY(node, struct upstream_conn, node);
 
             c->flow.step = STEP_CLOSE;
@@ -135,8 +138,7 @@ struct upstream_conn *upstream_take_idle(struct upstream *u, struct flow *flow)
 {
     struct worker *w = u->set->worker;
 
-    LIST_EACH(&u->idle, node)
-    {
+    LIST_EACH (&u->idle, node) {
         struct upstream_conn *c = LIST_ENTRY(node, struct upstream_conn, node);
 
         /* Not in the turn in which it came back: what its peer sent beyond the answer, or its end, would not
@@ -159,9 +161,11 @@ struct upstream_conn *upstream_open(struct upstream *u, struct flow *flow, int f
     struct worker *w = u->set->worker;
     struct upstream_conn *c;
 
-    if (u->open_n - u->idle_n >= u->open_max) {
+    if (u->open_n >= u->open_max) {
         waiter->flow = flow;
         list_push_back(&u->waiting, &waiter->node);
+        LIST_EACH (&u->idle, node) /* they came back in this turn, and say when they can be taken */
+            io_wake(w->io, &LIST_ENTRY(node, struct upstream_conn, node)->flow);
         *error = -EAGAIN;
         return NULL;
     }
@@ -218,9 +222,9 @@ void upstream_give_back(struct upstream_conn **cp)
     flow_init(&c->flow, &idle_type, STEP_IDLE);
     if (u->set->retired || w->draining || u->idle_n > u->set->idle_max)
         c->flow.step = STEP_CLOSE;
-    io_timer_set(w->io, &c->timer, &c->flow, u->set->idle_ms);
+    c->is_awaited = !list_empty(&u->waiting);
+    io_timer_set(w->io, &c->timer, &c->flow, c->is_awaited ? REUSE_AFTER_MS : u->set->idle_ms);
     io_wake(w->io, &c->flow);
-    wake_waiter(u);
 }
 
 static void destroy(struct upstream_conn *c)
@@ -245,14 +249,27 @@ void upstream_close(struct upstream_conn **c)
 static enum flow_result step_idle(struct flow *flow)
 {
     struct upstream_conn *c = conn_of(flow);
-    struct io *io = c->upstream->set->worker->io;
+    struct upstream *u = c->upstream;
+    struct worker *w = u->set->worker;
+    struct io *io = w->io;
 
+    if (c->is_awaited && c->timer.fired) {
+        c->is_awaited = false;
+        io_timer_set(io, &c->timer, flow, c->upstream->set->idle_ms);
+        wake_waiter(c->upstream);
+    }
     /* Its end, or bytes that belong to no answer: either way it is of no use any more. */
     if (c->timer.fired || c->recv.end != 0 || io_recv_peek(io, &c->recv).n > 0) {
         flow->step = STEP_CLOSE;
         return FLOW_NEXT;
     }
     io_recv_arm(io, &c->recv);
+    if (!list_empty(&u->waiting)) {
+        if (c->idle_since_ns == worker_now_ns(w))
+            io_wake(io, flow); /* it can be taken from the next turn on */
+        else
+            wake_waiter(u);
+    }
     return FLOW_WAIT;
 }
 

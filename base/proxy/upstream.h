@@ -23,14 +23,14 @@ struct upstream {
     struct upstream_set *set;
     struct list idle; /* struct upstream_conn, the last used first */
     unsigned idle_n;
-    unsigned open_n;     /* idle ones included */
+    unsigned open_n;     /* idle ones included; at most open_max */
     unsigned open_max;   /* this worker's share of connections_max */
     struct list waiting; /* struct upstream_waiter */
     unsigned failures;   /* in a row */
     uint64_t rest_until_ns;
 };
 
-/* Who wants a connection while open_max are in use. */
+/* Who wants a connection while open_max are open. */
 struct upstream_waiter {
     struct list node;
     struct flow *flow;
@@ -46,6 +46,7 @@ struct upstream_conn {
     struct timer timer;
     int fd;
     bool reused;
+    bool is_awaited; /* somebody waits for it to be fit for reuse */
     uint64_t idle_since_ns;
 };
 

@@ -22,19 +22,71 @@ static const uint64_t not_for_fills =
     FIELD_BIT(FIELD_IF_UNMODIFIED_SINCE) | FIELD_BIT(FIELD_COOKIE) | FIELD_BIT(FIELD_CACHE_CONTROL) |
     FIELD_BIT(FIELD_PRAGMA) | FIELD_BIT(FIELD_REFERER) | FIELD_BIT(FIELD_FORWARDED);
 
-void upward_fields(const struct fields *fields, const char *base, enum upward_use use, struct buf *out)
+static const struct str max_forwards = STR_INIT("Max-Forwards");
+
+bool upward_ends_here(const struct fields *fields, const char *base)
+{
+    unsigned i = fields_find(fields, base, max_forwards, 0);
+    uint64_t left;
+
+    return i != FIELD_END && str_to_u64(field_value(fields, base, i), &left) == 0 && left == 0;
+}
+
+/* Adds the field as it came, or Max-Forwards one less. */
+static void add_field(struct str name, struct str value, enum upward_use use, struct buf *out)
+{
+    uint64_t left;
+
+    if (use == UPWARD_PASS_OPTIONS && str_eq_nocase(name, max_forwards) && str_to_u64(value, &left) == 0 &&
+        left > 0)
+        http1_add_field_u64(out, max_forwards, left - 1);
+    else
+        http1_add_field(out, name, value);
+}
+
+/* Names by which an origin could be made to believe that the request was for another host, path, method or
+ * client: no key and seldom a Vary holds them, so that one client's would be in everybody's answer. */
+static const struct str overrides[] = {
+    STR_INIT("X-Forwarded"), STR_INIT("X-Original"), STR_INIT("X-Rewrite"),    STR_INIT("X-Host"),
+    STR_INIT("X-HTTP"),      STR_INIT("X-Method"),   STR_INIT("X-Real-IP"),    STR_INIT("X-Client"),
+    STR_INIT("X-Override"),  STR_INIT("X-Proxy"),    STR_INIT("True-Client"),  STR_INIT("Front-End-"),
+    STR_INIT("X-Cluster"),   STR_INIT("X-URL"),      STR_INIT("Max-Forwards"), STR_INIT("CF-"),
+};
+
+static bool is_override(struct str name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(overrides); i++)
+        if (name.n >= overrides[i].n && str_eq_nocase(str_of(name.p, overrides[i].n), overrides[i]))
+            return true;
+    return false;
+}
+
+/* The fields that go up as they came, as if the request had no others. */
+static void those_that_go_up(const struct fields *fields, const char *base, enum upward_use use,
+                             struct fields *out)
 {
     struct field_set hop_by_hop = fields_hop_by_hop(fields, base);
     uint64_t without = use == UPWARD_FILL ? never | not_for_fills : never;
 
+    fields_init(out);
     for (unsigned i = 0; i < fields->n; i++) {
         struct str name = field_name(fields, base, i);
 
         if (without & FIELD_BIT(fields->at[i].id) || field_set_has(&hop_by_hop, i) ||
-            str_eq_nocase(name, STR(UPWARD_PEER_FIELD)))
+            str_eq_nocase(name, STR(UPWARD_PEER_FIELD)) || (use == UPWARD_FILL && is_override(name)))
             continue;
-        http1_add_field(out, name, field_value(fields, base, i));
+        (void)fields_add(out, base, fields->at[i].name_off, name.n, fields->at[i].value_off,
+                         fields->at[i].value_n); /* no more than there were */
     }
+}
+
+void upward_fields(const struct fields *fields, const char *base, enum upward_use use, struct buf *out)
+{
+    struct fields up;
+
+    those_that_go_up(fields, base, use, &up);
+    for (unsigned i = 0; i < up.n; i++)
+        add_field(field_name(&up, base, i), field_value(&up, base, i), use, out);
     /* Via and CDN-Loop are lists to which our member is added (RFC 9110, 7.6.3; RFC 8586, 2): earlier
      * members go on as lines of their own. */
     for (unsigned i = fields_first(fields, FIELD_CDN_LOOP); i != FIELD_END; i = fields->at[i].next)
@@ -45,18 +97,11 @@ void upward_fields(const struct fields *fields, const char *base, enum upward_us
 
 uint64_t upward_variant(struct str vary, const struct fields *fields, const char *base)
 {
-    char names[HTTP_VARY_BYTES_MAX];
-    struct buf b = buf_of(names, sizeof names);
-    struct str name;
+    struct fields up;
 
-    while (str_member_next(&vary, &name)) {
-        if (not_for_fills & FIELD_BIT(field_id_of(name)))
-            continue;
-        if (b.n > 0)
-            buf_add_char(&b, ',');
-        buf_add_str(&b, name);
-    }
-    return vary_key(buf_str(&b), fields, base).low | 1;
+    /* The fill's own request and every client's must come to the same: what does not go up is not there. */
+    those_that_go_up(fields, base, UPWARD_FILL, &up);
+    return vary_key(vary, &up, base).low | 1;
 }
 
 static void add_conditionals(struct fill *f, struct buf *b)

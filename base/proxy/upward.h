@@ -8,8 +8,9 @@ struct fill;
 
 /* Whether the answer is stored or shared decides which fields may go up. */
 enum upward_use {
-    UPWARD_FILL, /* cacheable: no Range, no conditionals, no Cookie, nothing of one client alone */
-    UPWARD_PASS, /* passed: all that is end to end */
+    UPWARD_FILL,         /* cacheable: no Range, no conditionals, no Cookie, nothing of one client alone */
+    UPWARD_PASS,         /* passed: all that is end to end */
+    UPWARD_PASS_OPTIONS, /* the same, and Max-Forwards counts down (RFC 9110, 7.6.2) */
 };
 
 /* Adds the lines to pass on. Never hop-by-hop fields, Host, Content-Length, X-Forwarded-For, CDN-Loop, Via,
@@ -26,6 +27,9 @@ int upward_render(struct fill *f);
 
 /* True when CDN-Loop says that this process has passed the request on already. */
 bool upward_is_loop(const struct fields *fields, const char *base, struct str name, const char *instance);
+
+/* True when an OPTIONS request is not to go any further: its Max-Forwards is 0 (RFC 9110, 7.6.2). */
+bool upward_ends_here(const struct fields *fields, const char *base);
 
 /* The field that carries `peer_token`. */
 #define UPWARD_PEER_FIELD "Segue-Peer"

@@ -92,6 +92,10 @@ static enum flow_result step_start(struct flow *flow)
 {
     struct acceptor *a = acceptor_of(flow);
 
+    if (a->worker->draining) { /* the end came before the beginning */
+        flow->step = STEP_STOP;
+        return FLOW_NEXT;
+    }
     io_accept_start(a->worker->io, &a->accept, flow, a->listener.fd);
     flow->step = STEP_ACCEPT;
     return FLOW_WAIT;
@@ -198,6 +202,7 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
         w->connections_max = 1;
     w->random = hash_of(str_of((const char *)&index, sizeof index)).low;
     list_init(&w->conn_list);
+    list_init(&w->fill_list);
     list_init(&w->yielding);
     pool_init(&w->conns, "connections", sizeof(struct conn), w->connections_max, CONNS_KEEP);
     pool_init(&w->requests, "requests", sizeof(struct request), w->connections_max, REQUESTS_KEEP);
@@ -224,6 +229,7 @@ void worker_destroy(struct worker **wp)
     struct worker *w = TAKE(wp);
 
     CHECK_MAGIC(w, WORKER_MAGIC);
+    (void)mailbox_deliver(&w->mailbox, w); /* what was posted after its end: only freed */
     pool_destroy(&w->conns);
     pool_destroy(&w->requests);
     pool_destroy(&w->fills);
@@ -291,19 +297,26 @@ struct site_mail {
     struct site *site;
 };
 
+static void take_site(struct worker *w, struct site *site)
+{
+    struct worker_site *next = worker_site_create(w, site);
+
+    if (next == NULL) {
+        log_error("worker %u has no memory for the new configuration and keeps the old", w->index);
+        return;
+    }
+    worker_site_unref(&w->site);
+    w->site = next;
+    (void)resolver_reload(w->resolver);
+}
+
 static void site_received(struct mail *mail, void *context)
 {
     struct site_mail *m = CONTAINER_OF(mail, struct site_mail, mail);
     struct worker *w = context;
-    struct worker_site *next = worker_site_create(w, m->site);
 
-    if (next == NULL) {
-        log_error("worker %u has no memory for the new configuration and keeps the old", w->index);
-    } else {
-        worker_site_unref(&w->site);
-        w->site = next;
-        (void)resolver_reload(w->resolver);
-    }
+    if (w->io != NULL) /* else it has ended, and its mail is only being freed */
+        take_site(w, m->site);
     site_unref(&m->site);
     free(m);
 }
@@ -333,12 +346,17 @@ static void drain_received(struct mail *mail, void *context)
 
     w->draining = true;
     w->hurry = w->hurry || m->hurry;
+    free(m);
+    if (w->io == NULL) /* it has ended */
+        return;
     for (unsigned i = 0; i < w->acceptors_n; i++)
         if (w->acceptors[i].started)
             io_wake(w->io, &w->acceptors[i].flow);
-    LIST_EACH(&w->conn_list, node)
-    conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
-    free(m);
+    LIST_EACH (&w->conn_list, node)
+        conn_drain(LIST_ENTRY(node, struct conn, node), w->hurry);
+    if (w->hurry)
+        LIST_EACH (&w->fill_list, node)
+            fill_abort(LIST_ENTRY(node, struct fill, node));
 }
 
 void worker_post_drain(struct worker *w, bool hurry)

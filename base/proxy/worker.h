@@ -51,6 +51,7 @@ struct worker {
 
     struct pool conns, requests, fills;
     struct list conn_list;    /* struct conn */
+    struct list fill_list;    /* struct fill */
     unsigned connections_max; /* this worker's share */
 
     struct acceptor *acceptors;

@@ -152,6 +152,7 @@ int conf_read_token(const char *path, char *out, size_t cap, size_t *n, struct c
     int rc = read_file(path, CONF_SECRET, &text, &text_n, error);
     if (rc < 0)
         return rc;
+    CHECK(text != NULL);
 
     const char *newline = memchr(text, '\n', text_n);
     struct str token = str_of(text, newline != NULL ? (size_t)(newline - text) : text_n);

@@ -1,7 +1,9 @@
-/* What -V, build info and Server say. The build may name the commit. */
+/* What -V, build info and Server say. The Makefile names both. */
 #pragma once
 
-#define SEGUE_VERSION "0.1.0"
+#ifndef SEGUE_VERSION
+#define SEGUE_VERSION "0"
+#endif
 
 #ifndef SEGUE_COMMIT
 #define SEGUE_COMMIT "unknown"

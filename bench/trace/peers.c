@@ -46,7 +46,7 @@ struct trace_result peer_lru(const struct trace *t, uint64_t capacity_bytes)
         l[i].newer = l[i].older = i == sentinel ? sentinel : NEVER;
     for (uint64_t n = 0; n < t->requests_n; n++) {
         uint32_t i = t->requests[n];
-        if (l[i].newer != NEVER) {
+        if (l[i].newer != NEVER) { // NOLINT(clang-analyzer-core.*): the loop above set them all
             lru_unlink(l, i);
         } else {
             r.misses++;
@@ -91,6 +91,7 @@ static struct heap_entry heap_pop(struct heap *h)
         uint64_t child = 2 * i + 1;
         if (child >= h->n)
             break;
+        // NOLINTNEXTLINE(clang-analyzer-core.*): what is below n was pushed
         if (child + 1 < h->n && h->at[child + 1].next_use > h->at[child].next_use)
             child++;
         if (h->at[child].next_use <= last.next_use)

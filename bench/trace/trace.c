@@ -142,7 +142,7 @@ int main(int argc, char **argv)
     for (uint64_t seed = opt.seed_first; seed <= opt.seed_last; seed++)
         run_seed(&opt, seed, ratios[n++]);
     for (unsigned p = 0; p < opt.percents_n; p++) {
-        double column[SEEDS_MAX];
+        double column[SEEDS_MAX] = {0};
         for (unsigned i = 0; i < n; i++)
             column[i] = ratios[i][p];
         qsort(column, n, sizeof column[0], compare);

@@ -47,7 +47,7 @@ static bool reference(struct str pattern, struct str path)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static const char alphabet[] = "//**aab.";
-    char pattern_text[PATTERN_MAX], path_text[PATH_MAX_];
+    char pattern_text[PATTERN_MAX], path_text[PATH_MAX_] = "";
     size_t i = 0, pattern_n = 0, path_n = 0;
     for (; i < n && data[i] != '\n' && pattern_n < PATTERN_MAX; i++)
         pattern_text[pattern_n++] = alphabet[data[i] % 8];

@@ -44,8 +44,7 @@ struct sim_fd *sim_fd_get(struct sim_world *w, int fd, enum sim_fd_kind kind, co
 
 static void close_listener(struct sim_listener *l)
 {
-    LIST_EACH(&l->backlog, node)
-    {
+    LIST_EACH (&l->backlog, node) {
         struct sim_conn *c = LIST_ENTRY(node, struct sim_conn, backlog_link);
         list_remove(node);
         sim_conn_do_reset(c);
@@ -349,8 +348,8 @@ void io_destroy(struct io **pp)
         if (io->w->ops[i] != NULL && io->w->ops[i]->io == io)
             sim_fail(io->w, "a worker goes, and a %s on descriptor %d is in flight",
                      kind_names[io->w->ops[i]->kind], io->w->ops[i]->fd);
-    LIST_EACH(&io->mails, node)
-    free(LIST_ENTRY(node, struct sim_mail, link));
+    LIST_EACH (&io->mails, node)
+        free(LIST_ENTRY(node, struct sim_mail, link));
     sim_buffers_free(io);
     timer_wheel_destroy(io->timers);
     list_remove(&io->link);
@@ -376,8 +375,7 @@ int io_run_once(struct io *io, uint64_t wait_max_ns)
     for (size_t left = sim_random(w) % 4 == 0 ? io->done_n / 2 + 1 : io->done_n; left > 0 && io->done_n > 0;
          left--)
         take_one(io);
-    LIST_EACH(&io->mails, mail_node)
-    {
+    LIST_EACH (&io->mails, mail_node) {
         struct sim_mail *m = LIST_ENTRY(mail_node, struct sim_mail, link);
         if (has_mail(m))
             flow_wake(&io->ready, &m->flow);
@@ -397,9 +395,9 @@ bool sim_io_wants_turn(const struct io *io)
     if (io->ready.n > 0 || io->done_n > 0 || (io->free_n > 0 && !list_empty(&io->starved)) ||
         io->wake_at <= io->w->now || timer_wheel_wait_ns(io->timers, clock_mono_ns()) == 0)
         return true;
-    LIST_EACH(&io->mails, node)
-    if (has_mail(LIST_ENTRY(node, struct sim_mail, link)))
-        return true;
+    LIST_EACH (&io->mails, node)
+        if (has_mail(LIST_ENTRY(node, struct sim_mail, link)))
+            return true;
     return false;
 }
 

@@ -63,8 +63,7 @@ void sim_route(struct sim_world *w, const char *ip, uint16_t port, enum sim_rout
     struct route *r;
 
     sim_address(&address, ip, port);
-    LIST_EACH(&w->routes, node)
-    {
+    LIST_EACH (&w->routes, node) {
         r = LIST_ENTRY(node, struct route, link);
         if (reaches(&address, &r->address)) {
             r->route = how;
@@ -80,8 +79,7 @@ void sim_route(struct sim_world *w, const char *ip, uint16_t port, enum sim_rout
 
 static enum sim_route route_to(const struct sim_world *w, const struct sockaddr_storage *to)
 {
-    LIST_EACH(&w->routes, node)
-    {
+    LIST_EACH (&w->routes, node) {
         const struct route *r = LIST_ENTRY(node, struct route, link);
         if (reaches(to, &r->address))
             return r->route;
@@ -336,8 +334,7 @@ static struct sim_listener *choose_listener(struct sim_world *w, const struct so
     struct sim_listener *chosen = NULL;
     uint64_t n = 0;
 
-    LIST_EACH(&w->listeners, node)
-    {
+    LIST_EACH (&w->listeners, node) {
         struct sim_listener *l = LIST_ENTRY(node, struct sim_listener, link);
         if (reaches(to, &l->address) && sim_below(w, ++n) == 0)
             chosen = l;
@@ -403,8 +400,7 @@ void sim_listen_stop(struct sim_world *w, const char *ip, uint16_t port)
     struct sockaddr_storage address;
 
     sim_address(&address, ip, port);
-    LIST_EACH(&w->listeners, node)
-    {
+    LIST_EACH (&w->listeners, node) {
         struct sim_listener *l = LIST_ENTRY(node, struct sim_listener, link);
         if (l->peer != NULL && reaches(&address, &l->address)) {
             list_remove(&l->link);
@@ -415,17 +411,16 @@ void sim_listen_stop(struct sim_world *w, const char *ip, uint16_t port)
 
 void sim_net_forget(struct sim_world *w)
 {
-    LIST_EACH(&w->conns, conn_node)
-    {
+    LIST_EACH (&w->conns, conn_node) {
         struct sim_conn *c = LIST_ENTRY(conn_node, struct sim_conn, link);
         sim_peer_forget(c);
         sim_bytes_free(&c->in.bytes);
         free(c);
     }
-    LIST_EACH(&w->listeners, listener_node)
-    free(LIST_ENTRY(listener_node, struct sim_listener, link));
-    LIST_EACH(&w->routes, route_node)
-    free(LIST_ENTRY(route_node, struct route, link));
+    LIST_EACH (&w->listeners, listener_node)
+        free(LIST_ENTRY(listener_node, struct sim_listener, link));
+    LIST_EACH (&w->routes, route_node)
+        free(LIST_ENTRY(route_node, struct route, link));
 }
 
 /* --- calls of io.h that do not wait --- */

@@ -47,8 +47,7 @@ struct connection {
 
 static struct resource *find(const struct sim_origin *o, struct str path, bool all_others)
 {
-    LIST_EACH(&o->resources, node)
-    {
+    LIST_EACH (&o->resources, node) {
         struct resource *r = LIST_ENTRY(node, struct resource, link);
         if (all_others ? r->path == NULL : r->path != NULL && str_eq(str_z(r->path), path))
             return r;
@@ -266,7 +265,7 @@ static void write_head(struct sim_bytes *h, const struct sim_origin *o, const st
     else if (a->chunked)
         add(h, "Transfer-Encoding: chunked\r\n");
     else if (!a->by_close)
-        add(h, "Content-Length: %llu\r\n", (unsigned long long)((int64_t)r->n + a->length_lie));
+        add(h, "Content-Length: %llu\r\n", (unsigned long long)r->n + (unsigned long long)a->length_lie);
     add(h, "\r\n");
 }
 
@@ -427,7 +426,7 @@ struct sim_origin *sim_origin_new(struct sim_world *w, const char *ip, uint16_t 
 
     CHECK(o != NULL && strlen(ip) < sizeof o->ip);
     o->w = w;
-    strcpy(o->ip, ip);
+    memcpy(o->ip, ip, strlen(ip) + 1);
     o->port = port;
     list_init(&o->resources);
     list_init(&o->connections);
@@ -440,18 +439,16 @@ void sim_origin_free(struct sim_origin **pp)
     struct sim_origin *o = TAKE(pp);
 
     sim_listen_stop(o->w, o->ip, o->port);
-    LIST_EACH(&o->connections, conn_node)
-    {
+    LIST_EACH (&o->connections, conn_node) {
         struct connection *c = LIST_ENTRY(conn_node, struct connection, link);
         sim_conn_reset_now(c->conn);
         sim_bytes_free(&c->in);
         free(c);
     }
-    LIST_EACH(&o->resources, node)
-    {
+    LIST_EACH (&o->resources, node) {
         struct resource *r = LIST_ENTRY(node, struct resource, link);
-        LIST_EACH(&r->planned, planned_node)
-        free(LIST_ENTRY(planned_node, struct planned, link));
+        LIST_EACH (&r->planned, planned_node)
+            free(LIST_ENTRY(planned_node, struct planned, link));
         free(r->path);
         free(r->last_head);
         free(r);

@@ -30,8 +30,7 @@ static void tell_gone(struct sim_conn *c, int error)
 
 static void drop_script(struct sim_conn *c)
 {
-    LIST_EACH(&c->script, node)
-    {
+    LIST_EACH (&c->script, node) {
         struct sim_action *a = LIST_ENTRY(node, struct sim_action, link);
         list_remove(node);
         free(a->bytes);
@@ -188,10 +187,12 @@ static void on_write(void *context)
     if (kind == RESET) {
         reset_now(c);
         return;
-    } else if (kind == CLOSE) {
+    }
+    if (kind == CLOSE) {
         sim_conn_close_now(c);
         return;
-    } else if (kind == END) {
+    }
+    if (kind == END) {
         sim_conn_shut(c);
         if (c->end_told)
             tell_gone(c, 0);

@@ -314,6 +314,11 @@ void io_recv_consume(struct io *io, struct io_recv *r, size_t n)
         dequeue(io, r);
 }
 
+bool io_recv_scarce(const struct io *io)
+{
+    return io->free_n <= io->buffers_n / 4;
+}
+
 bool io_recv_stop(struct io *io, struct io_recv *r)
 {
     while (r->head != IO_RECV_NONE)
@@ -391,8 +396,7 @@ void sim_try_accept(void *context)
 /* Those whose queue was full may have room again. */
 void sim_accept_resume(struct io *io)
 {
-    LIST_EACH(&io->accepts, node)
-    {
+    LIST_EACH (&io->accepts, node) {
         struct sim_op *s = LIST_ENTRY(node, struct sim_op, io_link);
         if (!list_empty(&s->listener->backlog))
             sim_op_kick(s);

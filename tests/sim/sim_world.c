@@ -337,8 +337,7 @@ void sim_destroy(struct sim_world **world)
     if (!list_empty(&w->ios))
         sim_fail(w, "an io is left");
     sim_check_clean(w);
-    LIST_EACH(&w->calls, node)
-    {
+    LIST_EACH (&w->calls, node) {
         list_remove(node);
         free(LIST_ENTRY(node, struct call, link));
     }
@@ -418,8 +417,7 @@ static struct io *choose_io(struct sim_world *w)
     struct io *chosen = NULL;
     uint64_t n = 0;
 
-    LIST_EACH(&w->ios, node)
-    {
+    LIST_EACH (&w->ios, node) {
         struct io *io = LIST_ENTRY(node, struct io, link);
         if (sim_io_wants_turn(io) && sim_below(w, ++n) == 0)
             chosen = io;
@@ -431,8 +429,7 @@ static uint64_t next_wish(const struct sim_world *w)
 {
     uint64_t at = SIM_NEVER;
 
-    LIST_EACH(&w->ios, node)
-    {
+    LIST_EACH (&w->ios, node) {
         uint64_t io_at = sim_io_next_ns(LIST_ENTRY(node, struct io, link));
         at = io_at < at ? io_at : at;
     }

@@ -32,6 +32,7 @@ static inline char *exact_copy(const void *p, size_t n)
     char *copy = malloc(n ? n : 1);
 
     assert_non_null(copy);
-    memcpy(copy, p, n);
+    if (p != NULL)
+        memcpy(copy, p, n);
     return copy;
 }

@@ -135,7 +135,7 @@ static void signs_what_verifies(void **state)
         .ip = STR("192.0.2.0/24"),
         .rate_bytes_per_s = 80000,
     };
-    struct signed_url_claims claims;
+    struct signed_url_claims claims = {0};
     char text[512];
     struct buf b = buf_of(text, sizeof text);
 

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,17 +23,20 @@ static char dir[64];
 static int make_dir(void **state)
 {
     (void)state;
-    strcpy(dir, "/tmp/test_access_log.XXXXXX");
+    snprintf(dir, sizeof dir, "/tmp/test_access_log.XXXXXX");
     return mkdtemp(dir) == NULL;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+    (void)st, (void)type, (void)where;
+    return remove(path);
 }
 
 static int remove_dir(void **state)
 {
-    char command[128];
-
     (void)state;
-    snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command);
+    return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static const char *path_of(const char *name)

@@ -159,7 +159,7 @@ static int dial(bool local)
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
     int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
 
-    strcpy(sun.sun_path, socket_path);
+    snprintf(sun.sun_path, sizeof sun.sun_path, "%s", socket_path);
     if (connect(fd, local ? (struct sockaddr *)&sun : &address.sa,
                 local ? sizeof sun : address_bytes(&address)) != 0)
         fail_msg("connect: %s", strerror(errno));
@@ -333,8 +333,8 @@ static void a_refused_body_does_not_lose_the_answer(void **state)
 static void bodies_up_to_a_mebibyte(void **state)
 {
     static char request[ADMIN_BODY_BYTES_MAX + 200];
-    int n = sprintf(request, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %u\r\n\r\n",
-                    ADMIN_BODY_BYTES_MAX);
+    int n = snprintf(request, sizeof request, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %u\r\n\r\n",
+                     ADMIN_BODY_BYTES_MAX);
     struct grow g;
 
     (void)state;
@@ -344,7 +344,8 @@ static void bodies_up_to_a_mebibyte(void **state)
     assert_true(g.n > ADMIN_BODY_BYTES_MAX);
     grow_free(&g);
     /* the same in one chunk more than that */
-    n = sprintf(request, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n");
+    n = snprintf(request, sizeof request,
+                 "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n100001\r\n");
     memset(request + n, 'b', ADMIN_BODY_BYTES_MAX + 1);
     request[(size_t)n + ADMIN_BODY_BYTES_MAX + 1] = 0;
     g = ask(true, request);
@@ -358,13 +359,17 @@ static void many_requests_on_one_connection(void **state)
     int fd = dial(true);
     struct grow g;
     unsigned answers = 0;
+    size_t n = 0;
 
     (void)state;
     for (int i = 0; i < 99; i++)
-        strcat(requests, i % 2 ? "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-                               : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nb");
-    strcat(requests, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    send_text(fd, requests, strlen(requests));
+        n += (size_t)snprintf(requests + n, sizeof requests - n, "%s",
+                              i % 2 ? "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+                                    : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nb");
+    n += (size_t)snprintf(requests + n, sizeof requests - n,
+                          "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_true(n < sizeof requests);
+    send_text(fd, requests, n);
     g = receive_all(fd);
     for (const char *at = g.p; (at = strstr(at, "HTTP/1.1 200 OK\r\n")) != NULL; at++)
         answers++;
@@ -515,7 +520,7 @@ static void socket_files(void **state)
     assert_answer(true, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 ", "");
     /* left behind by one that died: taken over */
     snprintf(path, sizeof path, "%s.2", socket_path);
-    strcpy(sun.sun_path, path);
+    snprintf(sun.sun_path, sizeof sun.sun_path, "%s", path);
     fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&sun, sizeof sun), 0);
     close(fd);

@@ -109,7 +109,7 @@ static void open_notify_socket(void)
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
 
     snprintf(p.notify_path, sizeof p.notify_path, "/tmp/test_control.%d.notify", (int)getpid());
-    strcpy(sun.sun_path, p.notify_path);
+    memcpy(sun.sun_path, p.notify_path, strlen(p.notify_path) + 1);
     unlink(p.notify_path);
     p.notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(p.notify_fd, (struct sockaddr *)&sun, sizeof sun), 0);
@@ -170,7 +170,7 @@ static int get(const char *path, char *text, size_t cap)
     size_t got = 0;
     ssize_t more;
 
-    strcpy(sun.sun_path, p.socket_path);
+    snprintf(sun.sun_path, sizeof sun.sun_path, "%s", p.socket_path);
     assert_int_equal(connect(fd, (struct sockaddr *)&sun, sizeof sun), 0);
     n = snprintf(text, cap, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
     assert_int_equal(send(fd, text, (size_t)n, MSG_NOSIGNAL), n);

@@ -84,7 +84,7 @@ static void help_version_and_errors(void **state)
     text = printed(STDERR_FILENO, "extra", &status);
     assert_int_equal(status, 2);
     assert_non_null(strstr(text, "'extra'"));
-    text = printed(STDERR_FILENO, "-c", &status);
+    printed(STDERR_FILENO, "-c", &status);
     assert_int_equal(status, 2);
 }
 

@@ -388,7 +388,7 @@ static void test_edge_refused(void **state)
         {"name: 1a", "x.yaml:3: name: expected a letter, then up to 63 of A-Za-z0-9.-_, got \"1a\""},
         {"workers: 0", "x.yaml:3: workers: expected `auto` or a number from 1 to 256, got \"0\""},
         {"workers: many", "x.yaml:3: workers: expected `auto` or a number from 1 to 256, got \"many\""},
-        {"memory: {size: 1023KiB}", "x.yaml:3: memory.size: must be at least 1MiB, got \"1023KiB\""},
+        {"memory: {size: 4095KiB}", "x.yaml:3: memory.size: must be at least 4MiB, got \"4095KiB\""},
         {"memory: {size: 1G}",
          "x.yaml:3: memory.size: expected a size such as 512KiB, 64MiB or 1GiB, got \"1G\""},
         {"hosts: [\"a.example:80\"]",

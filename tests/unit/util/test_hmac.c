@@ -10,7 +10,7 @@ static void hex_is(const uint8_t mac[HMAC_BYTES], const char *hex)
     char text[2 * HMAC_BYTES + 1];
 
     for (size_t i = 0; i < HMAC_BYTES; i++)
-        sprintf(text + 2 * i, "%02x", mac[i]);
+        snprintf(text + 2 * i, 3, "%02x", mac[i]);
     assert_string_equal(text, hex);
 }
 

@@ -1,5 +1,6 @@
 #include "cache/memory.h"
 
+#include "cache/pages.h"
 #include "cache/s3fifo.h"
 #include "cache/slab.h"
 #include "util/check.h"
@@ -15,12 +16,17 @@
     (16u << 20)                 /* so that small tiers are not cut into shards that hold a few objects       \
                                  */
 #define SHARE_MIN_BYTES   4096u /* a shorter body is copied to a renewed object, not shared */
-#define SLAB_PAGE_SMALL   4096u /* in a tier below SLAB_TIER_BYTES: few sizes fill their pages there */
-#define SLAB_PAGE_LARGE   16384u
+#define SLAB_SMALL        4096u /* in a tier below SLAB_TIER_BYTES: few sizes fill their slabs there */
+#define SLAB_LARGE        16384u
 #define SLAB_TIER_BYTES   (256u << 20)
 #define MARKER_SLICE      UINT32_MAX /* where a key's marker lies among its slices */
 #define MARKER_TRIES      8          /* against others who change the same marker */
 #define MEMORY_BODY_SHARE 8          /* a body is at most this part of the tier */
+#define IDLE_SHARE        32         /* of the tier, evictions leave at most so much idle */
+#define IDLE_BYTES_MAX    (256u << 20)
+#define IDLE_TIMES        128u /* nor more than so many times what is asked for */
+#define RESERVED_TIMES    2u   /* address space, of the tier's size: fragments cost only that */
+#define EVICTIONS_MAX     256u /* for want of address space, which should not be */
 
 /* Alone on its cache lines: neighbours are locked by other cores. */
 struct shard {
@@ -35,9 +41,10 @@ struct shard {
 struct memory {
     uint32_t magic;
     unsigned shards_n; /* a power of two */
-    uint64_t size_bytes;
+    uint64_t size_bytes, idle_bytes_max;
     struct shard *shards;
-    struct slab *slab; /* of the objects' small parts */
+    struct pages *pages; /* of bodies and slabs */
+    struct slab *slab;   /* of the objects' small parts and of short bodies */
     _Atomic uint64_t epoch, epoch_floor;
     /* Written by fills and evictions only, so that hits share nothing but their shard. */
     _Atomic uint64_t used_bytes __attribute__((aligned(128)));
@@ -63,18 +70,40 @@ static void uncharge(struct memory *m, uint64_t bytes)
     CHECK(before >= bytes);
 }
 
-/* What the small part of an object takes, in the slab or, when it is large, from malloc. */
-static size_t own_bytes_charged(const struct object *o)
+static void slot_free(struct memory *m, void *slot)
 {
-    size_t n = object_own_bytes(o);
-    return n <= SLAB_BYTES_MAX ? slab_rounded(n) : malloc_usable_size((void *)(uintptr_t)o);
+    char *run = slab_put(m->slab, slot);
+    if (!run)
+        return;
+    uncharge(m, SLAB_META_BYTES);
+    pages_put(m->pages, run);
 }
 
-/* Gives back the small part and takes it off the account: slab pages are charged whole. */
+static bool in_slab(const struct memory *m, const char *body)
+{
+    return pages_number(m->pages, body) != 0; /* of a slab; runs of bodies have none */
+}
+
+static void body_free(struct memory *m, char *body)
+{
+    if (in_slab(m, body))
+        slot_free(m, body);
+    else
+        pages_put(m->pages, body); /* charged as long as it is idle */
+}
+
+/* What the small part of an object takes, in the slab or, when it is large, from malloc. */
+static size_t own_bytes_charged(const struct memory *m, const struct object *o)
+{
+    size_t n = object_own_bytes(o);
+    return n <= slab_slot_max(m->slab) ? slab_rounded(n) : malloc_usable_size((void *)(uintptr_t)o);
+}
+
+/* Gives back the small part. */
 static void own_free(struct memory *m, void *p, size_t n)
 {
-    if (n <= SLAB_BYTES_MAX) {
-        uncharge(m, slab_put(m->slab, p, n));
+    if (n <= slab_slot_max(m->slab)) {
+        slot_free(m, p);
     } else {
         uncharge(m, malloc_usable_size(p));
         free(p);
@@ -82,22 +111,24 @@ static void own_free(struct memory *m, void *p, size_t n)
 }
 
 /* A body that is only charged has no memory: then its length counts. */
-static size_t body_bytes_of(const struct object *o)
+static size_t body_bytes_of(const struct memory *m, const struct object *o)
 {
     const struct object_extra *x = object_extra(o);
     if (x && x->body_owner)
         return 0;
-    return o->body ? malloc_usable_size(o->body) : o->body_bytes;
+    if (!o->body)
+        return o->body_bytes;
+    return in_slab(m, o->body) ? slab_slot_bytes(m->slab, o->body) : pages_run_bytes(m->pages, o->body);
 }
 
 /* What evicting this object would free: of a shared body also the owner, which nothing else holds for long.
  */
-static uint32_t charge_of(const struct object *o)
+static uint32_t charge_of(const struct memory *m, const struct object *o)
 {
     const struct object_extra *x = object_extra(o);
-    size_t n = own_bytes_charged(o) + body_bytes_of(o);
+    size_t n = own_bytes_charged(m, o) + body_bytes_of(m, o);
     if (x && x->body_owner)
-        n += own_bytes_charged(x->body_owner) + body_bytes_of(x->body_owner);
+        n += own_bytes_charged(m, x->body_owner) + body_bytes_of(m, x->body_owner);
     CHECK(n < S3FIFO_CHARGE_MAX);
     return (uint32_t)n;
 }
@@ -107,9 +138,10 @@ static void object_free(struct memory *m, struct object *o)
     const struct object_extra *x = object_extra(o);
     struct object *owner = x ? x->body_owner : NULL;
 
-    uncharge(m, body_bytes_of(o));
-    if (!owner)
-        free(o->body);
+    if (!o->body)
+        uncharge(m, body_bytes_of(m, o));
+    else if (!owner)
+        body_free(m, o->body);
     o->magic = 0;
     own_free(m, o, object_own_bytes(o));
     if (owner)
@@ -181,83 +213,123 @@ static bool evict_one(struct memory *m)
     return false;
 }
 
-/* Charges the bytes, evicting until they fit. False when they cannot. */
-static bool charge(struct memory *m, uint64_t bytes)
+static bool charge_what_fits(struct memory *m, uint64_t bytes)
 {
     uint64_t used = atomic_load_explicit(&m->used_bytes, memory_order_relaxed);
 
-    while (bytes <= m->size_bytes) {
-        if (used > m->size_bytes - bytes) {
-            if (!evict_one(m))
-                break;
-            used = atomic_load_explicit(&m->used_bytes, memory_order_relaxed);
-        } else if (atomic_compare_exchange_weak_explicit(&m->used_bytes, &used, used + bytes,
-                                                         memory_order_relaxed, memory_order_relaxed)) {
+    while (bytes <= m->size_bytes && used <= m->size_bytes - bytes) {
+        if (atomic_compare_exchange_weak_explicit(&m->used_bytes, &used, used + bytes, memory_order_relaxed,
+                                                  memory_order_relaxed))
             return true;
-        }
     }
-    atomic_fetch_add_explicit(&m->refused, 1, memory_order_relaxed);
     return false;
 }
 
+static bool trim(struct memory *m, uint64_t bytes)
+{
+    uint64_t gone = pages_trim(m->pages, bytes);
+    uncharge(m, gone);
+    return gone > 0;
+}
+
+/* Charges the bytes; what is idle goes, then what is evicted, until they fit. False when they cannot. */
+static bool charge(struct memory *m, uint64_t bytes)
+{
+    while (!charge_what_fits(m, bytes)) {
+        if (bytes > m->size_bytes || (!trim(m, bytes) && !evict_one(m))) {
+            atomic_fetch_add_explicit(&m->refused, 1, memory_order_relaxed);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* --- bodies and objects --- */
+
+/* A run of pages, charged. What is idle is taken first, else memory that is not resident yet, else something
+ * is evicted, which leaves more idle. When as much is idle as may be and nothing of it fits, it is fragments,
+ * which make room by being trimmed. */
+static char *run_new(struct memory *m, size_t bytes)
+{
+    size_t pages_n = pages_rounded(bytes) / PAGE_BYTES, resident;
+    uint64_t most = pages_n * (PAGE_BYTES + PAGES_META_BYTES);
+    uint64_t idle_max = m->idle_bytes_max < most * IDLE_TIMES ? m->idle_bytes_max : most * IDLE_TIMES;
+    unsigned evictions = 0; /* with memory left, but no addresses */
+
+    for (;;) {
+        char *run = pages_take(m->pages, PAGES_IDLE, bytes, &resident);
+        if (run)
+            return run;
+        bool room = charge_what_fits(m, most);
+        if (room) {
+            run = pages_take(m->pages, PAGES_FRESH, bytes, &resident);
+            uncharge(m, run ? most - resident : most);
+            if (run)
+                return run;
+        }
+        if (room && ++evictions > EVICTIONS_MAX)
+            break;
+        bool fragments = pages_idle_bytes(m->pages) >= idle_max;
+        if (!(fragments && trim(m, most)) && !evict_one(m) && !trim(m, most))
+            break;
+    }
+    atomic_fetch_add_explicit(&m->refused, 1, memory_order_relaxed);
+    return NULL;
+}
+
+static void *slot_new(struct memory *m, size_t bytes)
+{
+    void *slot;
+
+    while (!(slot = slab_get(m->slab, bytes))) {
+        if (!charge(m, SLAB_META_BYTES))
+            return NULL;
+        char *run = run_new(m, slab_run_bytes(m->slab, bytes));
+        slot = slab_get(m->slab, bytes); /* an eviction may have freed one of this size */
+        if (run && !slot) {
+            slab_add(m->slab, bytes, &run);
+            continue;
+        }
+        uncharge(m, SLAB_META_BYTES);
+        if (run)
+            pages_put(m->pages, run);
+        break;
+    }
+    return slot;
+}
 
 char *memory_body_new(struct memory *m, size_t bytes)
 {
     CHECK_MAGIC(m, MEMORY_MAGIC);
     if (bytes == 0)
         bytes = 1;
-    if (bytes > CACHE_SLICE_BYTES || bytes > m->size_bytes / MEMORY_BODY_SHARE || !charge(m, bytes))
+    if (bytes > CACHE_SLICE_BYTES || bytes > m->size_bytes / MEMORY_BODY_SHARE)
         return NULL;
-    char *body = malloc(bytes);
-    size_t rounding = body ? malloc_usable_size(body) - bytes : 0;
-    if (!body || (rounding > 0 && !charge(m, rounding))) {
-        uncharge(m, bytes);
-        free(body);
-        return NULL;
-    }
-    return body;
+    return bytes <= slab_slot_max(m->slab) ? slot_new(m, bytes) : run_new(m, bytes);
 }
 
 void memory_body_free(struct memory *m, char **body)
 {
     CHECK_MAGIC(m, MEMORY_MAGIC);
-    if (*body)
-        uncharge(m, malloc_usable_size(*body));
-    free(TAKE(body));
+    char *b = TAKE(body);
+    if (b)
+        body_free(m, b);
 }
 
 /* Memory for the small part, charged. NULL when it cannot be had. */
 static void *own_new(struct memory *m, size_t n)
 {
-    void *p;
-
-    if (n > SLAB_BYTES_MAX) {
-        if (!charge(m, n))
-            return NULL;
-        p = malloc(n);
-        size_t rounding = p ? malloc_usable_size(p) - n : 0;
-        if (p && (rounding == 0 || charge(m, rounding)))
-            return p;
-        free(p);
-        uncharge(m, n);
+    if (n <= slab_slot_max(m->slab))
+        return slot_new(m, n);
+    if (!charge(m, n))
         return NULL;
-    }
-    while (!(p = slab_get(m->slab, n))) {
-        size_t page_bytes = slab_page_bytes(m->slab);
-        if (!charge(m, page_bytes))
-            return NULL;
-        p = slab_get(m->slab, n); /* the charge may have evicted one of this size */
-        if (p) {
-            uncharge(m, page_bytes);
-            return p;
-        }
-        if (slab_grow(m->slab, n) < 0) {
-            uncharge(m, page_bytes);
-            return NULL;
-        }
-    }
-    return p;
+    void *p = malloc(n);
+    size_t rounding = p ? malloc_usable_size(p) - n : 0;
+    if (p && (rounding == 0 || charge(m, rounding)))
+        return p;
+    free(p);
+    uncharge(m, n);
+    return NULL;
 }
 
 /* A body is charged already, unless it is only to be charged. */
@@ -400,7 +472,7 @@ static int change_locked(struct memory *m, struct shard *s, const struct change 
         }
         return 0;
     }
-    uint32_t bytes = charge_of(c->becomes);
+    uint32_t bytes = charge_of(m, c->becomes);
     if (now) {
         *gone = s3fifo_replace(s->index, e, c->becomes, bytes);
         left_index(m, s, *gone);
@@ -673,6 +745,22 @@ static int shard_init(struct shard *s)
     return -rc;
 }
 
+/* Beside shards and index, which account for themselves. */
+static int pages_init(struct memory *m)
+{
+    uint64_t reserved = m->size_bytes * RESERVED_TIMES + (uint64_t)PAGES_RUN_BYTES;
+
+    if (m->size_bytes > PAGES_RESERVED_MAX / RESERVED_TIMES || reserved > PAGES_RESERVED_MAX)
+        reserved = PAGES_RESERVED_MAX;
+    m->idle_bytes_max = m->size_bytes / IDLE_SHARE;
+    if (m->idle_bytes_max > IDLE_BYTES_MAX)
+        m->idle_bytes_max = IDLE_BYTES_MAX;
+    m->pages = pages_new(reserved);
+    if (m->pages)
+        m->slab = slab_new(m->pages, m->size_bytes < SLAB_TIER_BYTES ? SLAB_SMALL : SLAB_LARGE, reserved);
+    return m->slab ? 0 : -ENOMEM;
+}
+
 struct memory *memory_new(const struct memory_config *config)
 {
     unsigned n = shards_for(config);
@@ -695,8 +783,7 @@ struct memory *memory_new(const struct memory_config *config)
                          .epoch = 1,
                          .epoch_floor = 1};
     m->used_bytes = sizeof *m + n * sizeof *shards;
-    m->slab = slab_new(config->size_bytes < SLAB_TIER_BYTES ? SLAB_PAGE_SMALL : SLAB_PAGE_LARGE);
-    if (!m->slab) {
+    if (pages_init(m) < 0) {
         memory_free(&m);
         errno = ENOMEM;
         return NULL;
@@ -713,6 +800,15 @@ struct memory *memory_new(const struct memory_config *config)
     return m;
 }
 
+static void slab_empty(struct memory *m)
+{
+    for (char *run; (run = slab_take_unused(m->slab)) != NULL;) {
+        uncharge(m, SLAB_META_BYTES);
+        pages_put(m->pages, run);
+    }
+    slab_free(m->slab);
+}
+
 void memory_free(struct memory **memory)
 {
     struct memory *m = TAKE(memory);
@@ -727,11 +823,13 @@ void memory_free(struct memory **memory)
         pthread_mutex_destroy(&s->lock);
     }
     if (m->slab)
-        uncharge(m, slab_trim(m->slab));
+        slab_empty(m);
+    if (m->pages) {
+        uncharge(m, pages_trim(m->pages, UINT64_MAX) + pages_own_bytes(m->pages));
+        pages_free(m->pages);
+    }
     CHECK(m->used_bytes == sizeof *m + m->shards_n * sizeof *m->shards || m->shards_n == 0);
     m->magic = 0;
-    if (m->slab)
-        slab_free(m->slab);
     free(m->shards);
     free(m);
 }
@@ -739,7 +837,8 @@ void memory_free(struct memory **memory)
 void memory_stats(const struct memory *m, struct memory_stats *out)
 {
     CHECK_MAGIC(m, MEMORY_MAGIC);
-    uint64_t own = sizeof *m + m->shards_n * sizeof *m->shards + slab_unused_bytes(m->slab);
+    uint64_t own =
+        sizeof *m + m->shards_n * sizeof *m->shards + slab_unused_bytes(m->slab) + pages_own_bytes(m->pages);
     *out = (struct memory_stats){.size_bytes = m->size_bytes};
     for (unsigned i = 0; i < m->shards_n; i++) {
         struct shard *s = &m->shards[i];
@@ -759,8 +858,10 @@ void memory_stats(const struct memory *m, struct memory_stats *out)
         out->misses += atomic_load_explicit(&s->misses, memory_order_relaxed);
     }
     out->index_bytes = own;
-    out->bytes = atomic_load_explicit(&m->used_bytes, memory_order_relaxed);
+    out->idle_bytes = pages_idle_bytes(m->pages);
+    uint64_t used = atomic_load_explicit(&m->used_bytes, memory_order_relaxed);
+    out->bytes = used > out->idle_bytes ? used - out->idle_bytes : 0; /* workers go on meanwhile */
     uint64_t known = out->indexed_bytes + own;
-    out->detached_bytes = out->bytes > known ? out->bytes - known : 0; /* workers go on meanwhile */
+    out->detached_bytes = out->bytes > known ? out->bytes - known : 0;
     out->refused = atomic_load_explicit(&m->refused, memory_order_relaxed);
 }

@@ -3,11 +3,12 @@
  * is waited for or freed.
  *
  * The budget counts everything that is allocated for objects: bodies (also of fills under way), structs with
- * key and head, index and ghosts, each as the allocator rounds it. It is never exceeded: what does not fit
- * evicts, and when nothing more can go (all that is left is being read or filled) the reservation fails and
- * the caller passes its response through. Eviction steps over what is being read, since that would free
- * nothing; an object that is replaced or removed leaves the index at once and its memory with its last
- * reader.
+ * key and head, index and ghosts, each as it is rounded, and memory that lies idle between bodies (pages.h;
+ * evictions leave at most a 32nd of the tier and 256 MiB of it). So it is what the tier has resident. It is
+ * never exceeded: what does not fit evicts, and when nothing more can go (all that is left is being read or
+ * filled) the reservation fails and the caller passes its response through. Eviction steps over what is being
+ * read, since that would free nothing; an object that is replaced or removed leaves the index at once and its
+ * memory with its last reader.
  *
  * A fill:
  *
@@ -52,7 +53,8 @@ struct variant_select {
 struct memory_stats {
     uint64_t size_bytes;
     uint64_t objects;
-    uint64_t bytes;         /* all that counts against the budget */
+    uint64_t bytes;         /* all that counts against the budget, but for idle_bytes */
+    uint64_t idle_bytes;    /* resident between bodies, for the next that fits */
     uint64_t indexed_bytes; /* of objects in the index */
     uint64_t index_bytes;
     uint64_t detached_bytes; /* the rest: fills under way, objects replaced or evicted and still being read */

@@ -1,36 +1,48 @@
-/* Memory for the small part of each object, in steps of 8 bytes: a general allocator rounds sizes like these
- * up by 30 bytes each, a third of all that an object costs. Slots of one size lie together in pages; a page
- * goes back when its last slot does. Thread-safe; its lock is held for a few instructions.
+/* Memory for what is small: objects' own parts and short bodies. A general allocator rounds sizes like these
+ * up by 30 bytes each, a third of all that an object costs. Slots of one size lie together in slabs, which
+ * are runs of pages.h; what is known of a slab is kept apart from it (SLAB_META_BYTES), so that 16 bodies of
+ * 1 KiB fill 16 KiB. A slab goes back when its last slot does. Thread-safe; its lock is held for a few
+ * instructions.
  *
- * Keeps no budget: a page is added only when the caller says so, so that it can be charged first. */
+ * Keeps no budget and takes no memory: the caller brings each slab, and gets it back. */
 #pragma once
+
+#include "cache/pages.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define SLAB_BYTES_MAX 1024u /* what is larger is malloc's */
+#define SLAB_SLOTS_MIN  5u  /* of a slab; what is larger is not for here */
+#define SLAB_META_BYTES 24u /* kept of each */
 
 struct slab;
 
-/* page_bytes: a power of two, 4096 to 65536. NULL without memory. */
-struct slab *slab_new(size_t page_bytes);
+/* slab_bytes_max: one or several pages, at most 64 KiB; out of `reserved_bytes` of pages. NULL without
+ * memory. */
+struct slab *slab_new(struct pages *pages, size_t slab_bytes_max, uint64_t reserved_bytes);
 void slab_free(struct slab *s); /* it must be empty */
 
-/* Aligned to 8. NULL when there is no free slot of this size: then slab_grow. */
-void *slab_get(struct slab *s, size_t bytes);
-/* Adds a page for slots of this size. 0 or -ENOMEM. */
-int slab_grow(struct slab *s, size_t bytes);
-/* Frees pages that were added and never used, since another slot came free meanwhile. Returns their bytes. */
-size_t slab_trim(struct slab *s);
-/* Returns the bytes of memory that this set free: a page's or 0. */
-size_t slab_put(struct slab *s, void *p, size_t bytes);
+size_t slab_slot_max(const struct slab *s); /* the largest slot */
+/* Of a slab for slots of this size. */
+size_t slab_run_bytes(const struct slab *s, size_t bytes);
 
-size_t slab_page_bytes(const struct slab *s);
-/* What of the pages is in no slot that is in use. */
+/* Aligned to 8. NULL when there is no free slot of this size: then slab_add. */
+void *slab_get(struct slab *s, size_t bytes);
+/* Takes over a run of slab_run_bytes for slots of this size. */
+void slab_add(struct slab *s, size_t bytes, char **run);
+/* A run that was added and never used, since another slot came free meanwhile, or NULL. */
+char *slab_take_unused(struct slab *s);
+/* Gives back a slot. Returns the slab, the caller's again, when it was the last of it; or NULL. */
+char *slab_put(struct slab *s, void *slot);
+
+/* Of the slot that this is. */
+size_t slab_slot_bytes(const struct slab *s, const void *slot);
+/* What of the slabs is in no slot that is in use, and what is kept of them. */
 uint64_t slab_unused_bytes(struct slab *s);
 
-/* What a slot of this size takes. */
+/* What a slot of this size takes: steps of 8 bytes, of 64 above 1 KiB, where fewer sizes share more slabs. */
 static inline size_t slab_rounded(size_t bytes)
 {
-    return (bytes + 7) & ~(size_t)7;
+    size_t step = bytes <= 1024 ? 8 : 64;
+    return (bytes + step - 1) & ~(step - 1);
 }

@@ -83,6 +83,14 @@ static inline uint64_t bytes_in_use(struct memory *m)
 {
     struct memory_stats s;
     memory_stats(m, &s);
-    assert_true(s.bytes <= s.size_bytes);
+    assert_true(s.bytes + s.idle_bytes <= s.size_bytes);
     return s.bytes;
+}
+
+/* Does the account say that there are no objects and no bodies? */
+static inline bool holds_nothing(struct memory *m)
+{
+    struct memory_stats s;
+    memory_stats(m, &s);
+    return s.objects == 0 && s.bytes == s.index_bytes && s.indexed_bytes == 0;
 }

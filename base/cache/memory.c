@@ -625,7 +625,12 @@ static struct object *lookup_marked(struct memory *m, const struct cache_key *ke
     if (marker) {
         struct marker k = marker_of(marker);
         struct str vary = object_vary(marker);
-        uint64_t variant = vary.n > 0 && select ? select->hash(select->context, vary) : 0;
+        uint64_t variant = 0;
+
+        if (vary.n > 0 && select && select->hash)
+            variant = select->hash(select->context, vary);
+        else if (vary.n > 0 && select && k.variants_n > 0)
+            variant = k.variants[k.variants_n - 1];
         if (variant != 0) {
             if (found)
                 object_unref(m, &found);

@@ -44,7 +44,8 @@ struct memory_config {
     unsigned shards; /* a power of two; 0: chosen by size */
 };
 
-/* Asks for the variant that a request selects: the hash of the request's values of these fields, never 0. */
+/* Asks for the variant that a request selects: the hash of the request's values of these fields, never 0. A `hash`
+ * that is NULL asks for the newest variant, for who looks without a request. */
 struct variant_select {
     uint64_t (*hash)(void *context, struct str vary);
     void *context;

@@ -119,7 +119,7 @@ int object_spec_check(const struct object_spec *spec)
         spec->total_bytes / CACHE_SLICE_BYTES >= CACHE_SLICES_MAX)
         return -E2BIG;
     if (spec->slice >= cache_slices_in(spec->total_bytes) || (spec->variant == 0) != (spec->vary.n == 0) ||
-        spec->head_tail_at > spec->head.n || spec->etag_at > spec->head.n ||
+        spec->head_tail_at > spec->head.n || spec->head_tail_at > UINT8_MAX || spec->etag_at > spec->head.n ||
         spec->last_modified_at > spec->head.n)
         return -EINVAL;
     return 0;
@@ -174,7 +174,7 @@ struct object *object_init(void *memory, const struct object_spec *spec, char **
         .key_bytes = (uint16_t)spec->key.text.n,
         .epoch = spec->epoch,
         .head_bytes = (uint16_t)spec->head.n,
-        .head_tail_at = spec->head_tail_at,
+        .head_tail_at = (uint8_t)spec->head_tail_at,
         .etag_at = spec->etag_at,
         .last_modified_at = spec->last_modified_at,
     };

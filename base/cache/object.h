@@ -22,7 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define OBJECT_MAGIC          0x0b1e
+#define OBJECT_MAGIC          0xb1
 #define OBJECT_HEAD_BYTES_MAX 65535u /* a longer head is not stored */
 #define OBJECT_TAGS_BYTES_MAX                                                                                \
     4096u /* of Surrogate-Key that is kept; more makes the response not storable                             \
@@ -52,7 +52,8 @@ struct object_extra {
 };
 
 struct object {
-    uint16_t magic;
+    uint8_t magic;
+    uint8_t head_tail_at;
     uint16_t flags;
     _Atomic uint32_t refs; /* the index holds one, each reader one */
     char *body;
@@ -63,7 +64,7 @@ struct object {
     uint16_t key_bytes;
     uint64_t epoch; /* when its fill began; memory.h */
     uint16_t head_bytes;
-    uint16_t head_tail_at;
+    _Atomic uint16_t hits;              /* object_count_hit */
     uint16_t etag_at, last_modified_at; /* of the value in the head, which ends before CR; 0: none */
     char data[];                        /* extra, vary, tags, key text, head */
 };
@@ -98,6 +99,16 @@ static inline void object_ref(struct object *o)
     atomic_fetch_add_explicit(&o->refs, 1, memory_order_relaxed);
 }
 /* object_unref is in memory.h, which keeps the account. */
+
+/* For who wants to know how often it was served from the cache. Stays at its maximum, and may lose one of two that come
+ * at the same moment: it decides nothing. */
+static inline void object_count_hit(struct object *o)
+{
+    uint16_t hits = atomic_load_explicit(&o->hits, memory_order_relaxed);
+
+    if (hits < UINT16_MAX)
+        atomic_store_explicit(&o->hits, (uint16_t)(hits + 1), memory_order_relaxed);
+}
 
 static inline const struct object_extra *object_extra(const struct object *o)
 {

@@ -267,6 +267,7 @@ static void object_reply(const struct object *o, struct str url, struct grow *ou
     grow_add_json(out, url);
     grow_printf(out, ", \"state\": \"%s\", \"tier\": \"memory\", \"status\": %u",
                 age_s < o->lifetime_s ? "fresh" : "stale", o->status);
+    grow_printf(out, ", \"hits\": %u", atomic_load_explicit(&o->hits, memory_order_relaxed));
     grow_printf(out, ", \"size\": %llu, \"age\": %llu, \"ttl\": %lld, \"tags\": ",
                 (unsigned long long)object_total_bytes(o), (unsigned long long)age_s,
                 (long long)o->lifetime_s - (long long)age_s);
@@ -283,6 +284,7 @@ static void get_object(const struct admin_request *request, struct admin_reply *
     struct url_target target;
     struct str path;
     struct cache_key key;
+    const struct variant_select newest = {.hash = NULL};
     struct object *o;
     const struct rule *rule;
 
@@ -300,7 +302,7 @@ static void get_object(const struct admin_request *request, struct admin_reply *
         admin_problem(reply, 414, "this URL is too long");
         return;
     }
-    o = memory_lookup(life->proxy.memory, &key, 0, NULL);
+    o = memory_lookup(life->proxy.memory, &key, 0, &newest);
     if (o == NULL) {
         admin_problem(reply, 404, "nothing is kept for this URL");
         return;

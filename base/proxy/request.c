@@ -275,6 +275,8 @@ static void refresh_behind(struct request *r, uint32_t slice, struct object *rev
 static enum flow_result serve_object(struct request *r, struct object **object, enum access_cache cache)
 {
     r->object = TAKE(object);
+    if (cache == ACCESS_CACHE_HIT || cache == ACCESS_CACHE_STALE)
+        object_count_hit(r->object);
     if (!r->head_sent)
         r->cache = cache;
     return go(r, r->head_sent ? STEP_BODY : STEP_ANSWER);

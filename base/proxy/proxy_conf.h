@@ -76,7 +76,7 @@ struct proxy_timeouts {
     uint64_t client_head_ms; /* from the first byte of a request's head (or the connection) to its last */
     uint64_t client_idle_ms; /* keep-alive between requests */
     uint64_t client_body_ms; /* without a byte of a request's body */
-    uint64_t client_send_ms; /* without a byte taken, whatever client_rate_min says */
+    uint64_t client_send_ms; /* without a byte taken, where client_rate_min is 0 */
     uint64_t upstream_connect_ms;
     uint64_t upstream_first_byte_ms;    /* from the whole request sent to the head's end */
     uint64_t upstream_between_bytes_ms; /* without a byte of the body */

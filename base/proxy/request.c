@@ -550,6 +550,15 @@ static enum body add_body(struct request *r)
     return BODY_ADDED;
 }
 
+/* How often a send that lasts is looked at: a client must have taken bytes between two looks. */
+static uint64_t look_ms(const struct request *r)
+{
+    const struct proxy_conf *conf = r->site->site->conf;
+
+    return conf->limits.client_rate_min > 0 ? conf->limits.client_rate_grace_ms
+                                            : conf->timeouts.client_send_ms;
+}
+
 static enum flow_result send_vecs(struct request *r)
 {
     struct io *io = r->worker->io;
@@ -562,7 +571,7 @@ static enum flow_result send_vecs(struct request *r)
     }
     r->head_sent = true;
     r->acked_bytes = UINT64_MAX;
-    io_timer_set(io, &r->timer, &r->flow, r->site->site->conf->limits.client_rate_grace_ms);
+    io_timer_set(io, &r->timer, &r->flow, look_ms(r));
     r->flow.step = STEP_SENDING;
     return FLOW_WAIT;
 }
@@ -678,7 +687,7 @@ static bool is_too_slow(struct request *r)
         return true;
     r->acked_bytes = acked;
     r->acked_since_ns = now_ns;
-    io_timer_set(r->worker->io, &r->timer, &r->flow, limits->client_rate_grace_ms);
+    io_timer_set(r->worker->io, &r->timer, &r->flow, look_ms(r));
     if (before == UINT64_MAX) /* the first look only remembers */
         return false;
     if (r->rate_bytes_per_s > 0 && r->rate_bytes_per_s < rate_min)

@@ -71,13 +71,12 @@ static void test_one_byte_a_second(void **state)
     sim_bed_close(&bed);
 }
 
-static void test_client_that_reads_nothing(void **state)
+static void client_that_reads_nothing(const char *yaml, uint64_t ms_min, uint64_t ms_max)
 {
-    struct sim_bed bed = open_bed(2, 1, SIM_YAML RULES TIMEOUTS "limits: {client_rate_grace: 10s}\n");
+    struct sim_bed bed = open_bed(2, 1, yaml);
     struct sim_client *c;
     uint64_t began;
 
-    (void)state;
     sim_origin_set(bed.origin, "/a", &large);
     for (int cached = 0; cached < 2; cached++) {
         c = sim_bed_client(&bed, NULL);
@@ -86,11 +85,27 @@ static void test_client_that_reads_nothing(void **state)
         began = sim_now_ns(bed.w);
         while (bed.p->proxy.workers[0]->conns.in_use > 0 || ms_since(&bed, began) < 1000)
             sim_bed_run_ms(&bed, 100);
-        assert_in_range(ms_since(&bed, began), 10000, 20200);
+        assert_in_range(ms_since(&bed, began), ms_min, ms_max);
         assert_int_equal(SIM_PROXY_STAT(bed.p, slow_clients), cached + 1);
         sim_client_free(&c);
     }
     sim_bed_close(&bed);
+}
+
+static void test_client_that_reads_nothing(void **state)
+{
+    (void)state;
+    client_that_reads_nothing(SIM_YAML RULES TIMEOUTS "limits: {client_rate_grace: 10s}\n", 10000, 20200);
+}
+
+/* Without a least rate it is the time limit of a send that holds. */
+static void test_client_that_reads_nothing_and_need_not_be_fast(void **state)
+{
+    (void)state;
+    client_that_reads_nothing(
+        SIM_YAML RULES
+        "timeouts: {client_send: 30s}\nlimits: {client_rate_min: 0/s, client_rate_grace: 5s}\n",
+        30000, 60200);
 }
 
 static void test_slow_but_steady_is_served(void **state)
@@ -526,6 +541,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_byte_a_second),
         cmocka_unit_test(test_client_that_reads_nothing),
+        cmocka_unit_test(test_client_that_reads_nothing_and_need_not_be_fast),
         cmocka_unit_test(test_slow_but_steady_is_served),
         cmocka_unit_test(test_silent_connections),
         cmocka_unit_test(test_idle_after_a_request),

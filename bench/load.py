@@ -11,11 +11,10 @@ import time
 
 import machine
 import workload
-from machine import LOAD_CORE, SERVER_CORE, Failure, pinned
+from machine import LOAD_CORE, PROGRAMS, SERVER_CORE, Failure, pinned
 
 CONNECTIONS = 64
 HERE = pathlib.Path(__file__).parent
-PROGRAMS = HERE.parent / "build" / "bench"
 
 
 def run(argv, seconds):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 
+PROGRAMS = pathlib.Path(__file__).parent.parent / "build" / "bench"
 SERVER_CORE = 0
 LOAD_CORE = 1
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")

@@ -72,12 +72,13 @@ class Bench:
         return servers.PEERS[name](self.directory, self.origin)
 
     @contextlib.contextmanager
-    def running(self, names):
+    def running(self, names, kib=None):
         """Fresh servers of these names; one that does not start is noted and left out."""
         with contextlib.ExitStack() as stack:
             started = []
             for name in names:
                 server = self.server(name)
+                server.kib = kib
                 stack.callback(server.stop)
                 try:
                     server.start()
@@ -99,14 +100,17 @@ class Bench:
 
     def requests(self):
         for kib in self.chosen.sizes:
-            with self.running(self.chosen.only) as started:
+            with self.running(self.chosen.only, kib) as started:
                 for scenario, indexes in (("hot", range(1)), ("set", range(workload.OBJECTS))):
                     self.scenario(started, kib, scenario, indexes)
 
     def scenario(self, started, kib, scenario, indexes):
         rounds = {}
-        for server in list(started):
+        for server in [s for s in started if s.objects or scenario == "hot"]:
             try:
+                if not server.objects:
+                    rounds[server] = []
+                    continue
                 load.warm(server, self.catalogue, kib, indexes)
                 rounds[server] = []
             except (Failure, OSError) as failure:

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 import textwrap
 
-from machine import LOAD_CORE, SERVER_CORE, Failure, Process, free_port
+from machine import LOAD_CORE, PROGRAMS, SERVER_CORE, Failure, Process, free_port
 from workload import KID, SECRET
 
 MAX_AGE_S = 31_536_000
@@ -23,6 +23,8 @@ class Server:
 
     name = ""
     caches = True
+    objects = True   # serves the origin's objects; else the same bytes whatever is asked
+    kib = None       # the size of the objects that will be asked for
     needs = ()       # programs without which it cannot run
 
     def __init__(self, directory, origin):
@@ -275,4 +277,16 @@ class TrafficServer(Server):
         return ["traffic_server", f"--run-root={runroot}"]
 
 
-PEERS = {cls.name: cls for cls in (Nginx, Varnish, H2O, TrafficServer)}
+class Floor(Server):
+    """Segue's own I/O layer that answers whatever comes with one run of bytes: what receiving and sending alone
+    cost on this machine, and so what no cache on top of it can fall below."""
+
+    name = "floor"
+    caches = False
+    objects = False
+
+    def configure(self):
+        return [PROGRAMS / "io_floor", "-p", self.port, "-b", self.kib]
+
+
+PEERS = {cls.name: cls for cls in (Nginx, Varnish, H2O, TrafficServer, Floor)}

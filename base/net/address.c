@@ -108,55 +108,6 @@ static struct str ip_bytes(const struct address *a)
                                       : str_of((const char *)&a->v6.sin6_addr, 16);
 }
 
-static bool same_bits(struct str a, struct str b, unsigned bits)
-{
-    unsigned whole = bits / 8, rest = bits % 8;
-
-    if (memcmp(a.p, b.p, whole) != 0)
-        return false;
-    return rest == 0 || (((unsigned char)a.p[whole] ^ (unsigned char)b.p[whole]) >> (8 - rest)) == 0;
-}
-
-int address_parse_block(struct str text, struct address_block *out)
-{
-    const char *slash = text.n ? memchr(text.p, '/', text.n) : NULL;
-    struct str ip = slash ? str_of(text.p, (size_t)(slash - text.p)) : text;
-    struct str digits = slash ? str_skip(text, ip.n + 1) : STR_NONE;
-    bool written_as_v6 = ip.n > 0 && memchr(ip.p, ':', ip.n) != NULL;
-    struct address_block b = {0};
-    struct str bytes;
-    uint64_t bits;
-
-    if (ip.n == 0 || ip.p[0] == '[' || address_parse_ip(ip, &b.base) != 0)
-        return -EINVAL;
-    bytes = ip_bytes(&b.base);
-    b.bits = (unsigned)bytes.n * 8;
-    if (slash != NULL) {
-        if (digits.n == 0 || digits.n > 3 || (digits.n > 1 && digits.p[0] == '0') ||
-            str_to_u64(digits, &bits) != 0)
-            return -EINVAL;
-        if (written_as_v6 && b.bits == 32) { /* "::ffff:192.0.2.0/120" counts the 96 bits of the mapping */
-            if (bits < 96)
-                return -EINVAL;
-            bits -= 96;
-        }
-        if (bits > b.bits)
-            return -EINVAL;
-        b.bits = (unsigned)bits;
-    }
-    for (unsigned i = b.bits; i < bytes.n * 8; i++)
-        if ((unsigned char)bytes.p[i / 8] & (0x80u >> (i % 8)))
-            return -EINVAL;
-    *out = b;
-    return 0;
-}
-
-bool address_in_block(const struct address *a, const struct address_block *block)
-{
-    return a->sa.sa_family == block->base.sa.sa_family &&
-           same_bits(ip_bytes(a), ip_bytes(&block->base), block->bits);
-}
-
 int address_of_sockaddr(const struct sockaddr *sa, struct address *out)
 {
     struct address a = {0};
@@ -245,23 +196,4 @@ int address_compare(const struct address *a, const struct address *b)
 bool address_eq(const struct address *a, const struct address *b)
 {
     return address_compare(a, b) == 0;
-}
-
-bool address_eq_ip(const struct address *a, const struct address *b)
-{
-    return a->sa.sa_family == b->sa.sa_family && memcmp(ip_bytes(a).p, ip_bytes(b).p, ip_bytes(a).n) == 0;
-}
-
-bool address_is_loopback(const struct address *a)
-{
-    if (a->sa.sa_family == AF_INET)
-        return ntohl(a->v4.sin_addr.s_addr) >> 24 == 127;
-    return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
-}
-
-bool address_is_any(const struct address *a)
-{
-    if (a->sa.sa_family == AF_INET)
-        return a->v4.sin_addr.s_addr == INADDR_ANY;
-    return a->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr);
 }

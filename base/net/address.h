@@ -1,4 +1,5 @@
 /* IP addresses with ports: the one place that parses, prints and compares them. Pure functions.
+ * Without a port, and blocks of them: util/ip.h.
  *
  * An IPv4-mapped IPv6 address (::ffff:192.0.2.1) is its IPv4 one everywhere: what makes a struct address
  * normalises it. */
@@ -31,14 +32,6 @@ int address_parse_ip(struct str text, struct address *out);
  * than that it is not empty. *port is port_absent when none is given. Returns 0 or -EINVAL. */
 int address_split(struct str text, uint16_t port_absent, struct str *host, uint16_t *port);
 
-/* "A.B.C.D/N" or "V6/N", or an address alone for all its bits. Host bits must be zero. 0 or -EINVAL. */
-struct address_block {
-    struct address base; /* port 0 */
-    unsigned bits;
-};
-int address_parse_block(struct str text, struct address_block *out);
-bool address_in_block(const struct address *a, const struct address_block *block);
-
 /* From what the kernel gave. Returns 0, or -EAFNOSUPPORT for another family. */
 int address_of_sockaddr(const struct sockaddr *sa, struct address *out);
 
@@ -55,7 +48,3 @@ size_t address_format_ip(const struct address *a, char out[ADDRESS_TEXT_MAX]);
 /* <0, 0, >0; IPv4 before IPv6, then by address, then by port. */
 int address_compare(const struct address *a, const struct address *b);
 bool address_eq(const struct address *a, const struct address *b);
-bool address_eq_ip(const struct address *a, const struct address *b); /* ports aside */
-
-bool address_is_loopback(const struct address *a); /* 127.0.0.0/8, ::1 */
-bool address_is_any(const struct address *a);      /* 0.0.0.0, :: */

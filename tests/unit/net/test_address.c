@@ -117,38 +117,6 @@ static struct address ip(const char *text)
     return a;
 }
 
-static void blocks_hold_their_addresses(void **state)
-{
-    static const struct {
-        const char *block, *in, *out;
-    } cases[] = {
-        {"127.0.0.0/8", "127.255.255.255", "128.0.0.0"},
-        {"192.0.2.128/25", "192.0.2.128", "192.0.2.127"},
-        {"192.0.2.1", "192.0.2.1", "192.0.2.0"},
-        {"0.0.0.0/0", "255.1.2.3", "::1"},
-        {"2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::"},
-        {"::/0", "::1", "1.2.3.4"},
-        {"10.0.0.0/8", "::ffff:10.1.2.3", "::ffff:11.0.0.0"},
-        {"::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.0"},
-    };
-    static const char *const bad[] = {
-        "",       "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/08",  "10.0.0.0/-1",       "::1/64",
-        "::/129", "[::1]/128",  "a/8",         "/8",        "10.0.0.0/8/8", "::ffff:10.0.0.0/90"};
-    struct address_block b;
-
-    (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct address in = ip(cases[i].in), out = ip(cases[i].out);
-
-        assert_int_equal(address_parse_block(str_z(cases[i].block), &b), 0);
-        assert_true(address_in_block(&in, &b));
-        assert_false(address_in_block(&out, &b));
-    }
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        if (address_parse_block(str_z(bad[i]), &b) != -EINVAL)
-            fail_msg("accepted: %s", bad[i]);
-}
-
 static void mapped_addresses_are_ipv4(void **state)
 {
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(99)};
@@ -161,16 +129,13 @@ static void mapped_addresses_are_ipv4(void **state)
     assert_int_equal(a.sa.sa_family, AF_INET);
     assert_int_equal(address_port(&a), 99);
     assert_int_equal(address_bytes(&a), sizeof(struct sockaddr_in));
-    assert_true(address_eq_ip(&a, &b));
     assert_false(address_eq(&a, &b)); /* the port */
     assert_int_equal(address_of_sockaddr(&other, &a), -EAFNOSUPPORT);
 }
 
-static void order_and_kinds(void **state)
+static void addresses_have_an_order(void **state)
 {
     static const char *const sorted[] = {"0.0.0.0", "1.2.3.4", "1.2.3.5", "200.0.0.0", "::", "::1", "2001::"};
-    struct address loop4 = ip("127.9.9.9"), loop6 = ip("::1"), mapped = ip("::ffff:127.0.0.1");
-    struct address other = ip("128.0.0.1"), any = ip("::"), any4 = ip("0.0.0.0");
 
     (void)state;
     for (size_t i = 0; i < sizeof sorted / sizeof *sorted; i++)
@@ -180,18 +145,14 @@ static void order_and_kinds(void **state)
 
             assert_true(i < j ? order < 0 : i > j ? order > 0 : order == 0);
         }
-    assert_true(address_is_loopback(&loop4) && address_is_loopback(&loop6) && address_is_loopback(&mapped));
-    assert_false(address_is_loopback(&other) || address_is_loopback(&any));
-    assert_true(address_is_any(&any) && address_is_any(&any4));
-    assert_false(address_is_any(&loop6));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parses_and_prints),         cmocka_unit_test(an_address_alone_has_no_port),
-        cmocka_unit_test(splits_names_from_ports),   cmocka_unit_test(blocks_hold_their_addresses),
-        cmocka_unit_test(mapped_addresses_are_ipv4), cmocka_unit_test(order_and_kinds),
+        cmocka_unit_test(parses_and_prints),       cmocka_unit_test(an_address_alone_has_no_port),
+        cmocka_unit_test(splits_names_from_ports), cmocka_unit_test(mapped_addresses_are_ipv4),
+        cmocka_unit_test(addresses_have_an_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -245,11 +245,14 @@ static void the_hosts_file_comes_first(void **state)
 {
     struct resolver *r = make();
     struct asker a;
+    char text[ADDRESS_TEXT_MAX];
 
     (void)state;
     assert_true(ask(r, &a, "localhost") >= 1);
-    for (int i = 0; i < a.result; i++)
-        assert_true(address_is_loopback(&a.q.addresses[i]));
+    for (int i = 0; i < a.result; i++) {
+        (void)address_format_ip(&a.q.addresses[i], text);
+        assert_true(strcmp(text, "::1") == 0 || strncmp(text, "127.", 4) == 0);
+    }
     begin(r, &a, "LocalHost"); /* kept, and without case */
     assert_true(a.q.done);
     run_until(&a.finished, 1000);

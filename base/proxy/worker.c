@@ -401,9 +401,11 @@ static enum flow_result yielder_step(struct flow *flow)
 {
     struct worker *w = CONTAINER_OF(flow, struct worker, yielder);
 
-    if (!list_empty(&w->yielding)) {
+    /* The loop's clock stands still within a turn, in which this may run several times. */
+    if (!list_empty(&w->yielding) && w->yielded_ns != worker_now_ns(w)) {
         struct worker_yielding *y = LIST_ENTRY(w->yielding.next, struct worker_yielding, node);
 
+        w->yielded_ns = worker_now_ns(w);
         list_remove(&y->node);
         io_wake(w->io, y->flow);
     }

@@ -57,7 +57,8 @@ struct worker {
     struct acceptor *acceptors;
     unsigned acceptors_n;
     struct flow stopper;
-    struct flow yielder; /* runs those that yielded, a few each turn */
+    struct flow yielder; /* wakes those that yielded, one each turn */
+    uint64_t yielded_ns; /* the turn in which it last did */
     struct list yielding;
 
     char date[DATE_BYTES]; /* of date_unix_s */
@@ -133,7 +134,7 @@ static inline const struct proxy_conf *worker_conf(const struct worker *w)
 struct str worker_date(struct worker *w);
 
 /* A flow that has much left to send lets those go first that have just begun: it is woken after the flows
- * that are ready now, a few each time round the loop. A wake for another reason does not take it out;
+ * that are ready now, one each time round the loop. A wake for another reason does not take it out;
  * list_remove of its node does. */
 struct worker_yielding {
     struct list node;

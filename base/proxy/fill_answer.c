@@ -197,6 +197,18 @@ static int variant_of(const struct fill *f, struct str names, uint64_t *out)
     return n > 0 ? 0 : -EINVAL;
 }
 
+/* Renders the head and tells the flight. */
+static enum fill_meaning begin(struct fill *f, const struct head_plan *plan, struct flight_answer *a)
+{
+    int error = render_head(f, &f->response, f->head, plan, &a->spec);
+
+    if (error == 0)
+        error = flight_begin(f->flight, a, worker_now_ns(f->worker));
+    free((void *)(uintptr_t)a->spec.head.p);
+    return error == 0 ? FILL_MEANS_BODY
+                      : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
+}
+
 /* A fill's answer that a cache may look at: to be stored, shared, or neither. */
 static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part)
 {
@@ -213,7 +225,6 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
         .drop_content_range = part->ranged,
         .accept_ranges = r->status == 200 || part->ranged,
     };
-    int error;
 
     freshness_from(f, r, f->head, vary_n < 0, &fresh);
     a.length = r->framing == HTTP_BODY_NONE ? 0 : has_length ? r->content_length : FLIGHT_LENGTH_UNKNOWN;
@@ -244,12 +255,7 @@ static enum fill_meaning begin_cacheable(struct fill *f, const struct part *part
     };
     if (variant_of(f, a.spec.vary, &a.spec.variant) != 0)
         a.store = false;
-    error = render_head(f, r, f->head, &plan, &a.spec);
-    if (error == 0)
-        error = flight_begin(f->flight, &a, worker_now_ns(f->worker));
-    free((void *)(uintptr_t)a.spec.head.p);
-    return error == 0 ? FILL_MEANS_BODY
-                      : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
+    return begin(f, &plan, &a);
 }
 
 static enum fill_meaning begin_passed(struct fill *f)
@@ -266,16 +272,10 @@ static enum fill_meaning begin_passed(struct fill *f)
                                             r->status != 204 && r->status != 304 && f->method != HTTP_HEAD),
                              .length = r->content_length,
                              .keep_age = true};
-    int error;
 
     a.spec = (struct object_spec){
         .status = r->status, .total_bytes = a.length, .birth_unix_s = io_now_unix_s(f->worker->io)};
-    error = render_head(f, r, f->head, &plan, &a.spec);
-    if (error == 0)
-        error = flight_begin(f->flight, &a, worker_now_ns(f->worker));
-    free((void *)(uintptr_t)a.spec.head.p);
-    return error == 0 ? FILL_MEANS_BODY
-                      : fail(f, error == -ENOMEM ? 503 : 502, "the answer's head is too long");
+    return begin(f, &plan, &a);
 }
 
 /* --- 304 --- */

@@ -257,6 +257,14 @@ static uint64_t select_variant(void *context, struct str vary)
     return r->variant;
 }
 
+/* What is kept of this slice, in the variant that the request selects, or NULL. */
+static struct object *look_up(struct request *r, uint32_t slice)
+{
+    const struct variant_select select = {.hash = select_variant, .context = r};
+
+    return memory_lookup(memory_of(r), &r->key, slice, &select);
+}
+
 static void refresh_behind(struct request *r, uint32_t slice, struct object *revalidate)
 {
     struct worker *w = r->worker;
@@ -328,8 +336,7 @@ static enum flow_result join(struct request *r)
 static enum flow_result step_lookup(struct flow *flow)
 {
     struct request *r = request_of(flow);
-    const struct variant_select select = {.hash = select_variant, .context = r};
-    struct object *object = memory_lookup(memory_of(r), &r->key, r->slice, &select);
+    struct object *object = look_up(r, r->slice);
     struct freshness_request ask = {.authorization = r->authorization};
     struct cache_control cc;
     struct freshness_use use;
@@ -585,7 +592,7 @@ static enum flow_result next_slice(struct request *r)
     release_source(r);
     r->slice = cache_slice_of(r->at);
     if (r->end > (uint64_t)(r->slice + 1) * CACHE_SLICE_BYTES) {
-        next = memory_lookup(memory_of(r), &r->key, r->slice + 1, NULL);
+        next = look_up(r, r->slice + 1);
         if (next != NULL)
             object_unref(memory_of(r), &next);
         else

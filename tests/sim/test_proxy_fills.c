@@ -577,6 +577,24 @@ static void test_slices(void **state)
     sim_bed_close(&bed);
 }
 
+/* Looking whether the next slice is kept must find that of the request's own variant. */
+static void test_slices_that_vary(void **state)
+{
+    struct sim_answer a = {
+        .body_bytes = 3500000, .version = 1, .etag = true, .fields = "Vary: Accept-Encoding\r\n"};
+    struct sim_bed bed = open_bed(23, 1, SIM_YAML RULES);
+    uint64_t requests;
+
+    (void)state;
+    sim_origin_set(bed.origin, "/a", &a);
+    get_exact(&bed, "/a", 1, a.body_bytes, "MISS");
+    requests = sim_origin_requests(bed.origin, "/a");
+    get_exact(&bed, "/a", 1, a.body_bytes, "HIT");
+    sim_bed_run_ms(&bed, 1000);
+    assert_int_equal(sim_origin_requests(bed.origin, "/a"), requests);
+    sim_bed_close(&bed);
+}
+
 static void test_a_seek_fetches_its_slice_only(void **state)
 {
     struct sim_bed bed = open_bed(22, 1, SIM_YAML RULES);
@@ -686,6 +704,7 @@ int main(void)
         cmocka_unit_test(test_ring_that_nobody_reads_ends),
         cmocka_unit_test(test_ranges_against_the_order_of_a_ring),
         cmocka_unit_test(test_slices),
+        cmocka_unit_test(test_slices_that_vary),
         cmocka_unit_test(test_a_seek_fetches_its_slice_only),
         cmocka_unit_test(test_versions_never_mix),
         cmocka_unit_test(test_unsafe_methods_invalidate),

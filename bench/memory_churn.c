@@ -5,6 +5,7 @@
  *     memory_churn [MiB of the tier [fills]]
  */
 #include "cache/memory.h"
+#include "node/process.h"
 #include "util/clock.h"
 
 #include <math.h>
@@ -27,12 +28,9 @@ static uint64_t random_next(void)
 
 static uint64_t rss_bytes(void)
 {
-    unsigned long all = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%lu %lu", &all, &resident) != 2)
-        abort();
-    fclose(f);
-    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+    struct process_usage usage;
+    process_usage(&usage);
+    return usage.resident_bytes;
 }
 
 static size_t body_bytes_of(uint32_t key)

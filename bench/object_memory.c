@@ -14,6 +14,7 @@
  *     object_memory [objects [bytes of a body]]
  */
 #include "cache/memory.h"
+#include "node/process.h"
 #include "util/clock.h"
 
 #include <stdio.h>
@@ -33,12 +34,9 @@ static uint64_t random_next(uint64_t *state)
 
 static uint64_t rss_bytes(void)
 {
-    unsigned long all = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%lu %lu", &all, &resident) != 2)
-        abort();
-    fclose(f);
-    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+    struct process_usage usage;
+    process_usage(&usage);
+    return usage.resident_bytes;
 }
 
 /* The key of object n: the same each time. 35 to 55 bytes. */

@@ -451,11 +451,6 @@ bool flight_scattered(const struct flight_reader *r)
 
 /* --- the fill --- */
 
-struct flight_table *flight_table_of(struct flight *f)
-{
-    return f->table;
-}
-
 struct cache_key flight_key(const struct flight *f)
 {
     return f->key;
@@ -464,11 +459,6 @@ struct cache_key flight_key(const struct flight *f)
 uint32_t flight_slice(const struct flight *f)
 {
     return f->slice;
-}
-
-uint64_t flight_variant(const struct flight *f)
-{
-    return f->variant;
 }
 
 void flight_set_fill(struct flight *f, struct flow *flow)

@@ -129,10 +129,8 @@ void flight_leave(struct flight_reader *reader);
 
 /* --- for the fill; each takes the fill's reference where it says so --- */
 
-struct flight_table *flight_table_of(struct flight *f);
 struct cache_key flight_key(const struct flight *f); /* its text lives in the flight */
 uint32_t flight_slice(const struct flight *f);
-uint64_t flight_variant(const struct flight *f);
 
 /* Says who is to be woken when readers make room in a ring. */
 void flight_set_fill(struct flight *f, struct flow *flow);

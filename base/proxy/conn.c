@@ -27,8 +27,9 @@ static const struct proxy_conf *conf_of(const struct conn *c)
     return worker_conf(c->worker);
 }
 
-void conn_accept(struct worker *w, int fd)
+void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen)
 {
+    (void)listen;
     struct sockaddr_storage peer;
     struct conn *c;
 

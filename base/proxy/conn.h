@@ -30,7 +30,7 @@ struct conn {
 };
 
 /* An accepted socket becomes a connection, or is closed when there is no place for it. */
-void conn_accept(struct worker *w, int fd);
+void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen);
 
 /* The worker drains: idle connections close now, others after their request; with hurry at once. */
 void conn_drain(struct conn *c, bool hurry);

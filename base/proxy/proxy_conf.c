@@ -90,13 +90,13 @@ static bool same_address(const struct proxy_address *a, const struct proxy_addre
 
 static void load_listen(struct loader *l)
 {
-    struct proxy_address *items = arena_new(l->a, struct proxy_address, l->raw->listen_count);
+    struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
         if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
             conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
-        load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i]);
+        load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
         for (unsigned k = 0; k < i; k++)
-            if (same_address(&items[i], &items[k]))
+            if (same_address(&items[i].address, &items[k].address))
                 conf_fail(l->conf, CONF_PATH("listen[%u].address", i), "is the same as that of listen[%u]",
                           k);
     }
@@ -140,7 +140,7 @@ static void load_admin(struct loader *l)
         if (conf_status(l->conf) == 0 && !admin->address.loopback && raw->token == NULL)
             conf_fail(l->conf, "admin.address", "%s is not loopback, so admin needs a `token`", raw->address);
         for (unsigned i = 0; i < l->out->listen_n; i++)
-            if (same_address(&admin->address, &l->out->listen[i]))
+            if (same_address(&admin->address, &l->out->listen[i].address))
                 conf_fail(l->conf, "admin.address", "is the same as that of listen[%u]", i);
     }
     admin->hosts = load_hosts(l, "admin.hosts", raw->hosts, raw->hosts_count);
@@ -265,10 +265,10 @@ static void load_peers(struct loader *l)
     if (l->out->role != PROXY_ROLE_SHIELD || l->out->peers_token.n > 0 || conf_status(l->conf) < 0)
         return;
     for (unsigned i = 0; i < l->out->listen_n; i++)
-        if (!l->out->listen[i].loopback)
+        if (!l->out->listen[i].address.loopback)
             conf_fail(l->conf, CONF_PATH("listen[%u].address", i),
                       "%s is not loopback, so the shield needs `peers: {token: FILE}`",
-                      l->out->listen[i].text.p);
+                      l->out->listen[i].address.text.p);
 }
 
 static void load_access_log(struct loader *l)

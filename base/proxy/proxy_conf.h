@@ -11,6 +11,7 @@
 
 #include "http/signed_url.h"
 #include "http/url.h"
+#include "net/tls.h"
 #include "proxy/rules.h"
 #include "util/arena.h"
 #include "util/conf.h"
@@ -31,6 +32,14 @@ struct proxy_address {
     struct sockaddr_storage addr;
     socklen_t addr_len;
     bool loopback;
+};
+
+struct proxy_listen {
+    struct proxy_address address;
+    struct tls_server *tls;                /* NULL: plain */
+    bool http2;                            /* with TLS by ALPN; without, who begins with its preface */
+    const struct ip_block *proxy_protocol; /* peers that begin with a PROXY header; none: nobody */
+    unsigned proxy_protocol_n;
 };
 
 struct proxy_admin {
@@ -102,7 +111,7 @@ struct proxy_conf {
     struct str file; /* its own path */
     struct str name; /* for Cache-Status and CDN-Loop: "segue-edge", "segue-shield" or `name` */
 
-    const struct proxy_address *listen;
+    const struct proxy_listen *listen;
     unsigned listen_n;
     struct proxy_admin admin;
     const struct str *hosts; /* lower case, without port; none: any Host */

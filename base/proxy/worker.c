@@ -73,6 +73,8 @@ void worker_site_unref(struct worker_site **site)
 struct acceptor {
     struct flow flow;
     struct worker *worker;
+    struct site *site; /* of `listen`: the newest that has this address */
+    const struct proxy_listen *listen;
     struct listener listener;
     struct io_accept accept;
     struct timer timer;
@@ -80,6 +82,25 @@ struct acceptor {
 };
 
 enum { STEP_START, STEP_ACCEPT, STEP_PAUSE, STEP_STOP };
+
+/* The configuration of its address in this snapshot. An address that is gone from the file stays until the
+ * restart, as it was: it must not become another kind of listener meanwhile. */
+static void take_listen(struct acceptor *a, struct site *site)
+{
+    struct str text = a->listen->address.text;
+
+    for (unsigned i = 0; i < site->conf->listen_n; i++)
+        if (str_eq(site->conf->listen[i].address.text, text)) {
+            struct site *before = a->site;
+
+            atomic_fetch_add(&site->refs, 1);
+            a->site = site;
+            a->listen = &site->conf->listen[i];
+            if (before != NULL)
+                site_unref(&before);
+            return;
+        }
+}
 
 static const struct flow_type acceptor_type;
 
@@ -112,7 +133,7 @@ static enum flow_result step_accept(struct flow *flow)
         fd = io_accept_take(&a->accept);
         if (fd < 0)
             break;
-        conn_accept(w, fd);
+        conn_accept(w, fd, a->listen);
     }
     if (w->draining) {
         flow->step = STEP_STOP;
@@ -161,7 +182,7 @@ static enum flow_result step_stop(struct flow *flow)
         return FLOW_WAIT;
     io_timer_cancel(a->worker->io, &a->timer);
     while ((fd = io_accept_take(&a->accept)) >= 0) /* what was in the queue is served */
-        conn_accept(a->worker, fd);
+        conn_accept(a->worker, fd, a->listen);
     if (a->accept.op.in_flight) {
         io_cancel(a->worker->io, &a->accept.op);
         return FLOW_WAIT;
@@ -260,14 +281,17 @@ int worker_start(struct worker *w)
         struct acceptor *a = &w->acceptors[i];
         struct address address;
 
-        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].addr, &address) == 0);
+        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].address.addr, &address) == 0);
         error = listener_open(w->io, w->proxy->inherited, &address, (int)conf->limits.listen_backlog,
                               &a->listener);
         if (error != 0) {
-            log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].text), strerror(-error));
+            log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].address.text),
+                      strerror(-error));
             return error;
         }
         a->worker = w;
+        a->listen = &conf->listen[i];
+        take_listen(a, w->proxy->site);
         a->started = true;
         flow_init(&a->flow, &acceptor_type, STEP_START);
         io_wake(w->io, &a->flow);
@@ -307,6 +331,9 @@ static void take_site(struct worker *w, struct site *site)
     }
     worker_site_unref(&w->site);
     w->site = next;
+    for (unsigned i = 0; i < w->acceptors_n; i++)
+        if (w->acceptors[i].started)
+            take_listen(&w->acceptors[i], site);
     (void)resolver_reload(w->resolver);
 }
 
@@ -385,6 +412,9 @@ bool worker_stop(struct worker *w)
     CHECK(worker_is_done(w));
     if (w->site != NULL)
         worker_site_unref(&w->site);
+    for (unsigned i = 0; i < w->acceptors_n; i++)
+        if (w->acceptors[i].site != NULL)
+            site_unref(&w->acceptors[i].site);
     if (w->resolver != NULL) {
         if (w->stopper.magic == 0)
             flow_init(&w->stopper, &stopper_type, 0);

@@ -74,12 +74,12 @@ static void test_edge_defaults(void **state)
              "listen: [{address: \"127.0.0.1:8080\"}]\nupstreams: [{url: \"http://127.0.0.1:8081\"}]\n");
     assert_str(c->name, "segue-edge");
     assert_int_equal(c->listen_n, 1);
-    assert_true(c->listen[0].loopback);
-    const struct sockaddr_in *sin = (const struct sockaddr_in *)&c->listen[0].addr;
+    assert_true(c->listen[0].address.loopback);
+    const struct sockaddr_in *sin = (const struct sockaddr_in *)&c->listen[0].address.addr;
     assert_int_equal(sin->sin_family, AF_INET);
     assert_int_equal(ntohs(sin->sin_port), 8080);
     assert_int_equal(ntohl(sin->sin_addr.s_addr), INADDR_LOOPBACK);
-    assert_int_equal(c->listen[0].addr_len, sizeof(*sin));
+    assert_int_equal(c->listen[0].address.addr_len, sizeof(*sin));
     assert_str(c->admin.socket_path, "");
     assert_false(c->admin.tcp);
     assert_int_equal(c->workers, 0);
@@ -197,9 +197,9 @@ static void test_whole_edge(void **state)
     struct proxy_conf *c = load(PROXY_ROLE_EDGE, whole_edge);
     assert_str(c->name, "edge-1.example");
     assert_int_equal(c->listen_n, 2);
-    assert_false(c->listen[0].loopback);
-    assert_true(c->listen[1].loopback);
-    const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)&c->listen[1].addr;
+    assert_false(c->listen[0].address.loopback);
+    assert_true(c->listen[1].address.loopback);
+    const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)&c->listen[1].address.addr;
     assert_int_equal(sin6->sin6_family, AF_INET6);
     assert_int_equal(ntohs(sin6->sin6_port), 8080);
     assert_memory_equal(&sin6->sin6_addr, &in6addr_loopback, 16);

@@ -29,7 +29,7 @@ static struct ip ip_of_address(struct address a)
 static struct address client_of(const struct request *r)
 {
     const struct proxy_conf *conf = r->site->site->conf;
-    struct address client = r->conn->peer, said[16];
+    struct address client = r->carrier->conn->peer, said[16];
     struct field_members it;
     struct str member;
     unsigned n = 0;

@@ -185,6 +185,8 @@ static void load_timeouts(struct loader *l)
     l->out->timeouts = (struct proxy_timeouts){
 #define TIMEOUT(key, absent_ms, max_ms)                                                                      \
     .key##_ms = conf_duration_ms(c, "timeouts." #key, raw->key, absent_ms, 1, max_ms)
+        TIMEOUT(client_hello, 5000, HOUR_MS),
+        TIMEOUT(client_handshake, 10000, HOUR_MS),
         TIMEOUT(client_head, 10000, HOUR_MS),
         TIMEOUT(client_idle, 75000, 24 * HOUR_MS),
         TIMEOUT(client_body, 30000, HOUR_MS),
@@ -207,6 +209,10 @@ static void load_limits(struct loader *l)
     l->out->limits = (struct proxy_limits){
         .connections_max =
             (unsigned)conf_number(c, "limits.connections_max", raw->connections_max, 65536, 1, 10000000),
+        .tls_handshakes_max =
+            (unsigned)conf_number(c, "limits.tls_handshakes_max", raw->tls_handshakes_max, 1024, 1, 1000000),
+        .http2_streams_max =
+            (unsigned)conf_number(c, "limits.http2_streams_max", raw->http2_streams_max, 100, 1, 10000),
         .client_requests_max = (unsigned)conf_number(c, "limits.client_requests_max",
                                                      raw->client_requests_max, 100000, 1, 1000000000),
         .client_rate_min = conf_bytes_per_s(c, "limits.client_rate_min", raw->client_rate_min, 1024, 0, GIB),

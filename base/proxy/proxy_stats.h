@@ -2,6 +2,7 @@
 #pragma once
 
 #include "net/resolve.h"
+#include "net/tls.h"
 #include "node/access_log.h"
 #include "util/stats.h"
 
@@ -24,6 +25,7 @@ enum stat_signature {
 };
 
 struct proxy_stats {
+    struct tls_stats tls;
     uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];

@@ -259,10 +259,22 @@ void worker_destroy(struct worker **wp)
     free(w);
 }
 
+static void options_of_tls(struct worker *w, struct tls_local_options *out)
+{
+    const struct proxy_conf *conf = worker_conf(w);
+    unsigned share = conf->limits.tls_handshakes_max / w->proxy->workers_n;
+
+    *out = (struct tls_local_options){.stats = &w->stats.tls,
+                                      .handshakes_max = share > 0 ? share : 1,
+                                      .hello_ms = conf->timeouts.client_hello_ms,
+                                      .handshake_ms = conf->timeouts.client_handshake_ms};
+}
+
 int worker_start(struct worker *w)
 {
     const struct proxy_conf *conf = w->proxy->site->conf;
     const struct resolve_options options = {.stats = &w->stats.resolve};
+    struct tls_local_options tls;
     int error;
 
     flight_table_attach(w->proxy->flights, w->index, io_ready(w->io));
@@ -272,6 +284,12 @@ int worker_start(struct worker *w)
     error = resolver_create(&w->resolver, w->io, &options);
     if (error != 0) {
         log_error("the resolver cannot be set up: %s", strerror(-error));
+        return error;
+    }
+    options_of_tls(w, &tls);
+    error = tls_local_create(&w->tls, w->io, &tls);
+    if (error != 0) {
+        log_error("TLS cannot be set up: %s", strerror(-error));
         return error;
     }
     error = io_attach_mailbox(w->io, &w->mailbox, w);
@@ -324,6 +342,7 @@ struct site_mail {
 static void take_site(struct worker *w, struct site *site)
 {
     struct worker_site *next = worker_site_create(w, site);
+    struct tls_local_options tls;
 
     if (next == NULL) {
         log_error("worker %u has no memory for the new configuration and keeps the old", w->index);
@@ -334,6 +353,8 @@ static void take_site(struct worker *w, struct site *site)
     for (unsigned i = 0; i < w->acceptors_n; i++)
         if (w->acceptors[i].started)
             take_listen(&w->acceptors[i], site);
+    options_of_tls(w, &tls);
+    tls_local_reconfigure(w->tls, &tls);
     (void)resolver_reload(w->resolver);
 }
 
@@ -422,7 +443,11 @@ bool worker_stop(struct worker *w)
             return false;
         resolver_destroy(&w->resolver);
     }
-    return w->stats.upstream_open == 0;
+    if (w->stats.upstream_open > 0)
+        return false;
+    if (w->tls != NULL)
+        tls_local_destroy(&w->tls);
+    return true;
 }
 
 /* --- yielding --- */

@@ -59,7 +59,8 @@ static int parse_v1_line(struct str line, struct proxy_protocol *out)
 
 static int parse_v1(struct str in, struct proxy_protocol *out)
 {
-    size_t n = in.n < PROXY_PROTOCOL_V1_BYTES_MAX ? in.n : PROXY_PROTOCOL_V1_BYTES_MAX;
+    size_t n =
+        in.n < PROXY_PROTOCOL_V1_BYTES_MAX ? in.n : PROXY_PROTOCOL_V1_BYTES_MAX - 1; /* without its LF */
     const char *cr = memchr(in.p, '\r', n);
     size_t line_n = cr != NULL ? (size_t)(cr - in.p) : n;
     int rc;
@@ -68,7 +69,7 @@ static int parse_v1(struct str in, struct proxy_protocol *out)
         return -EPROTO;
     if (line_n + 2 > PROXY_PROTOCOL_V1_BYTES_MAX)
         return -EMSGSIZE;
-    if (line_n + 2 > n)
+    if (line_n + 2 > in.n)
         return 0;
     if (cr[1] != '\n')
         return -EPROTO;
@@ -204,12 +205,16 @@ static bool may_begin_with(struct str in, struct str what)
 
 int proxy_protocol_parse(struct str in, struct proxy_protocol *out)
 {
+    int rc = -EPROTO;
+
     *out = (struct proxy_protocol){0};
     if (in.n == 0)
         return 0;
     if (may_begin_with(in, v2_signature))
-        return parse_v2(in, out);
-    if (!may_begin_with(in, v1_prefix))
-        return -EPROTO;
-    return in.n < v1_prefix.n ? 0 : parse_v1(in, out);
+        rc = parse_v2(in, out);
+    else if (may_begin_with(in, v1_prefix))
+        rc = in.n < v1_prefix.n ? 0 : parse_v1(in, out);
+    if (rc <= 0) /* what was read before the mistake is not to be believed either */
+        *out = (struct proxy_protocol){0};
+    return rc;
 }

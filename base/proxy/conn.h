@@ -25,13 +25,14 @@ struct conn {
     uint32_t head_n;
     uint32_t requests_n;
     size_t head_scanned;
-    struct list node; /* in worker->conn_list */
-    struct address peer;
-    bool close_after; /* the request that is under way is the last */
-    bool discarding;  /* lingering: what comes is not read */
-    bool head_timing; /* the timer runs for a head, not for idleness */
-    bool cut;         /* an answer was not sent whole: no close_notify may make it look so */
-    bool ended;       /* the end of what we send has been said */
+    struct list node;    /* in worker->conn_list */
+    struct address peer; /* the client's; that of who connected, unless a PROXY header names another */
+    struct tls_server *tls_next; /* counted; once the PROXY header is there. NULL: none, or begun */
+    bool close_after;            /* the request that is under way is the last */
+    bool discarding;             /* lingering: what comes is not read */
+    bool head_timing;            /* the timer runs for a head, not for idleness */
+    bool cut;                    /* an answer was not sent whole: no close_notify may make it look so */
+    bool ended;                  /* the end of what we send has been said */
 };
 
 /* An accepted socket becomes a connection, or is closed when there is no place for it. */

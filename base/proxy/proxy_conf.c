@@ -88,6 +88,16 @@ static bool same_address(const struct proxy_address *a, const struct proxy_addre
     return a->addr_len == b->addr_len && memcmp(&a->addr, &b->addr, a->addr_len) == 0;
 }
 
+static const struct ip_block *load_blocks(struct loader *l, const char *path, char **raw, unsigned n)
+{
+    struct ip_block *items = arena_new(l->a, struct ip_block, n);
+    for (unsigned i = 0; i < n; i++)
+        if (ip_block_parse(str_z(raw[i]), &items[i]) < 0)
+            conf_fail(l->conf, CONF_PATH("%s[%u]", path, i),
+                      "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"", raw[i]);
+    return items;
+}
+
 static void load_listen(struct loader *l)
 {
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
@@ -95,6 +105,10 @@ static void load_listen(struct loader *l)
         if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
             conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
+        items[i].proxy_protocol =
+            load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
+                        l->raw->listen[i].proxy_protocol_count);
+        items[i].proxy_protocol_n = l->raw->listen[i].proxy_protocol_count;
         for (unsigned k = 0; k < i; k++)
             if (same_address(&items[i].address, &items[k].address))
                 conf_fail(l->conf, CONF_PATH("listen[%u].address", i), "is the same as that of listen[%u]",
@@ -149,13 +163,8 @@ static void load_admin(struct loader *l)
 
 static void load_trusted(struct loader *l)
 {
-    struct ip_block *items = arena_new(l->a, struct ip_block, l->raw->trusted_proxies_count);
-    for (unsigned i = 0; i < l->raw->trusted_proxies_count; i++)
-        if (ip_block_parse(str_z(l->raw->trusted_proxies[i]), &items[i]) < 0)
-            conf_fail(l->conf, CONF_PATH("trusted_proxies[%u]", i),
-                      "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"",
-                      l->raw->trusted_proxies[i]);
-    l->out->trusted_proxies = items;
+    l->out->trusted_proxies =
+        load_blocks(l, "trusted_proxies", l->raw->trusted_proxies, l->raw->trusted_proxies_count);
     l->out->trusted_proxies_n = l->raw->trusted_proxies_count;
 }
 

@@ -23,8 +23,10 @@
 static const cyaml_schema_value_t text_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, TEXT_BYTES_MAX)};
 
-static const cyaml_schema_field_t listen_fields[] = {TEXT("address", struct raw_listen, address),
-                                                     LOOKED_AT("tls"), CYAML_FIELD_END};
+static const cyaml_schema_field_t listen_fields[] = {
+    TEXT("address", struct raw_listen, address), LOOKED_AT("tls"),
+    LIST_OPT("proxy_protocol", struct raw_listen, proxy_protocol, &text_entry, PROXY_TRUSTED_MAX),
+    CYAML_FIELD_END};
 
 static const cyaml_schema_value_t listen_entry = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_listen, listen_fields)};

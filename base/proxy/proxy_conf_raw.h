@@ -6,6 +6,8 @@
 
 struct raw_listen {
     char *address;
+    char **proxy_protocol;
+    unsigned proxy_protocol_count;
 };
 
 struct raw_admin {

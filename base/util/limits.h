@@ -86,6 +86,16 @@
 /* What is framed ahead of the socket: four DATA frames. More would only let what is urgent wait behind it. */
 #define HTTP2_SLAB_BYTES (64u << 10)
 
+/* Slabs of a worker on their way at once: 32 MiB. With more clients that are slow to take theirs, the others get
+ * small ones, of two TCP segments with jumbo frames: 10,000 of them are 80 MiB. */
+#define HTTP2_SLABS_MAX        512u
+#define HTTP2_SLABS_KEEP       8u
+#define HTTP2_SLAB_SMALL_BYTES (8u << 10)
+
+/* Streams of a worker for each of its connections_max. A player has one to six under way, and most connections
+ * idle; when half of them are in use, a connection gets no more than 8. */
+#define HTTP2_STREAMS_PER_CONNECTION 2u
+
 /* Frames that carry nothing: a client has a budget of each kind, which time and useful work refill
  * (http2_guard.c). Bursts are several times what clients do at their worst: a browser that goes away resets each of
  * its 100 streams; one at its start sends six PRIORITY; libraries send two WINDOW_UPDATE for each DATA, and one

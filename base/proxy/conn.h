@@ -25,8 +25,9 @@ struct conn {
     uint32_t head_n;
     uint32_t requests_n;
     size_t head_scanned;
-    struct list node;    /* in worker->conn_list */
-    struct address peer; /* the client's; that of who connected, unless a PROXY header names another */
+    struct list node;      /* in worker->conn_list */
+    struct address peer;   /* the client's; that of who connected, unless a PROXY header names another */
+    uint32_t address_slot; /* of rate_limit_enter */
     struct tls_server *tls_next; /* counted; once the PROXY header is there. NULL: none, or begun */
     bool close_after;            /* the request that is under way is the last */
     bool discarding;             /* lingering: what comes is not read */

@@ -26,6 +26,10 @@ struct raw_signing {
     char *keys, *clock_skew, *lifetime_max, *pfx_depth_min;
 };
 
+struct raw_rate_limit {
+    char *per_uid, *per_address, *burst, *connections_per_address, *table;
+};
+
 struct raw_rule {
     char *match, *ttl, *negative_ttl, *stale_while_revalidate, *stale_if_error, *track;
     bool *cache, *override, *immutable, *is_signed;
@@ -64,6 +68,7 @@ struct raw_conf {
     struct {
         char *token;
     } * peers;
+    struct raw_rate_limit *rate_limit;
     struct raw_rule *rules;
     struct raw_access_log *access_log;
     char **trusted_proxies;

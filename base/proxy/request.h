@@ -80,7 +80,8 @@ struct request {
     const char *cache_status_detail;
 
     uint16_t status;
-    const char *reason; /* Segue-Reason */
+    const char *reason;     /* Segue-Reason */
+    uint32_t retry_after_s; /* of a 429 of ours; 0: none */
     struct ranges ranges;
     unsigned range_at;
     uint64_t at, end; /* in the representation: what is to be sent of this range */

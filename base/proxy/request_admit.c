@@ -1,6 +1,7 @@
-/* From a head to what is asked for: path, rule, method, loop, signature, cache key. The order is the
+/* From a head to what is asked for: path, rule, method, loop, signature, rate, cache key. The order is the
  * contract's (interfaces.md, "Signed URLs"); the first check that fails answers. */
 #include "proxy/conn.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "proxy/upward.h"
 
@@ -42,11 +43,8 @@ static struct address client_of(const struct request *r)
     }
     for (;;) {
         struct ip ip = address_ip(&client);
-        bool trusted = false;
 
-        for (unsigned i = 0; i < conf->trusted_proxies_n && !trusted; i++)
-            trusted = ip_in_block(&ip, &conf->trusted_proxies[i]);
-        if (!trusted || n == 0)
+        if (n == 0 || !proxy_conf_trusts(conf, &ip))
             return client;
         client = said[--n];
     }
@@ -69,7 +67,8 @@ static unsigned check_method(struct request *r)
     return r->rule->methods & bits[method] ? 0 : 405;
 }
 
-static unsigned check_signature(struct request *r, const char **detail)
+/* *uid: the signed one, in the worker's scratch, or empty. */
+static unsigned check_signature(struct request *r, struct str *uid, const char **detail)
 {
     static const enum stat_signature counts[SIGNED_URL_RESULT_COUNT] = {
         [SIGNED_URL_OK] = STAT_SIGNATURE_OK,
@@ -85,6 +84,7 @@ static unsigned check_signature(struct request *r, const char **detail)
     struct signed_url_claims claims;
     enum signed_url_result result;
 
+    *uid = STR("");
     if (r->rule->signing == RULE_SIGNING_IGNORED)
         return 0;
     result = signed_url_verify(signing->keys, &signing->policy, &r->parts, (int64_t)io_now_unix_s(w->io),
@@ -104,6 +104,7 @@ static unsigned check_signature(struct request *r, const char **detail)
         return signed_url_status(result);
     }
     stat_inc(&w->stats.signatures[STAT_SIGNATURE_OK]);
+    *uid = claims.uid;
     r->rate_bytes_per_s = claims.rate_bytes_per_s;
     /* The claims live in the worker's scratch; the log needs these at the end. */
     struct buf keep = buf_of(r->uid_kid, sizeof r->uid_kid);
@@ -112,6 +113,20 @@ static unsigned check_signature(struct request *r, const char **detail)
     r->kid = str_of(r->uid_kid + keep.n, claims.kid.n < 32 ? claims.kid.n : 32);
     buf_add(&keep, claims.kid.p, r->kid.n);
     return 0;
+}
+
+static unsigned check_rate(struct request *r, struct str uid, const char **detail)
+{
+    const struct proxy_rate_limit *limit = &r->site->site->conf->rate_limit;
+
+    if (limit->per_uid.interval_ns == 0 && limit->per_address.interval_ns == 0)
+        return 0;
+    r->retry_after_s = rate_limit_request(r->worker, limit, uid, client_of(r));
+    if (r->retry_after_s == 0)
+        return 0;
+    r->reason = "rate";
+    *detail = "too many requests; come again after the seconds that Retry-After says";
+    return 429;
 }
 
 static bool peer_is_known(const struct request *r, struct str token)
@@ -184,6 +199,7 @@ unsigned request_admit(struct request *r, const char **detail)
 {
     const struct proxy_conf *conf = r->site->site->conf;
     struct url_host host;
+    struct str uid;
     unsigned status;
     int error;
 
@@ -224,7 +240,9 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = "this shield answers only its edges";
         return 403;
     }
-    status = check_signature(r, detail);
+    status = check_signature(r, &uid, detail);
+    if (status == 0)
+        status = check_rate(r, uid, detail);
     if (status != 0)
         return status;
     if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {

@@ -114,6 +114,14 @@ void conn_drain(struct conn *c, bool hurry)
     io_wake(c->worker->io, &c->flow);
 }
 
+void conn_pace(struct conn *c, uint64_t bytes_per_s)
+{
+    if (c->pace_bytes_per_s == bytes_per_s)
+        return;
+    c->pace_bytes_per_s = bytes_per_s;
+    io_pace(c->worker->io, stream_fd(&c->stream), bytes_per_s != 0 ? bytes_per_s : UINT64_MAX);
+}
+
 /* --- what carries its requests --- */
 
 static struct conn *conn_of_carrier(struct carrier *carrier)
@@ -125,6 +133,7 @@ static void carrier_send(struct carrier *carrier, struct request *r)
 {
     struct conn *c = conn_of_carrier(carrier);
 
+    conn_pace(c, r->rate_bytes_per_s);
     stream_send(c->worker->io, &c->stream, &r->out.send, &r->flow, r->out.vecs, r->out.vecs_n);
 }
 

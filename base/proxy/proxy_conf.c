@@ -185,6 +185,18 @@ static void load_name(struct loader *l)
 
 /* ---- Numbers ---- */
 
+static void load_pacing(struct loader *l)
+{
+    static const struct raw_pacing none;
+    const struct raw_pacing *raw = l->raw->pacing != NULL ? l->raw->pacing : &none;
+    /* 256 kbit/s plays any lossy audio in time, whatever a player asks for. */
+    l->out->pacing = (struct proxy_pacing){
+        .cmcd_rtp = raw->cmcd_rtp != NULL && *raw->cmcd_rtp,
+        .cmcd_rtp_min_bytes_per_s =
+            conf_bytes_per_s(l->conf, "pacing.cmcd_rtp_min", raw->cmcd_rtp_min, 32 * 1024, 1024, GIB),
+    };
+}
+
 static void load_timeouts(struct loader *l)
 {
     static const struct raw_timeouts none;
@@ -339,13 +351,14 @@ static void refuse(struct loader *l)
     static const struct {
         const char *path;
         const char *why;
-    } others[2][2] = {
+    } others[2][3] = {
         [PROXY_ROLE_EDGE] = {{"origins", "is for a shield; an edge has `upstreams`"},
                              {"peers", "is for a shield; an edge gives `peer_token` to an upstream"}},
         [PROXY_ROLE_SHIELD] = {{"upstreams", "is for an edge; a shield has `origins`"},
-                               {"signing", "is for an edge; a shield checks no signatures"}},
+                               {"signing", "is for an edge; a shield checks no signatures"},
+                               {"pacing", "is for an edge; a shield answers no players"}},
     };
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < ARRAY_LEN(others[0]) && others[l->out->role][i].path != NULL; i++)
         if (conf_has(l->conf, others[l->out->role][i].path))
             conf_fail(l->conf, others[l->out->role][i].path, "%s", others[l->out->role][i].why);
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
@@ -372,6 +385,7 @@ static void load_parts(struct loader *l)
     load_rules(l);
     load_access_log(l);
     load_trusted(l);
+    load_pacing(l);
     load_timeouts(l);
     load_limits(l);
 }

@@ -94,6 +94,12 @@ struct proxy_rate_limit {
 
 enum proxy_log_format { PROXY_LOG_JSON, PROXY_LOG_COMBINED };
 
+/* Of the edge. A signed `rate` needs no permission: who signs has given it. */
+struct proxy_pacing {
+    bool cmcd_rtp; /* a player that says how much is of use to it gets no more */
+    uint64_t cmcd_rtp_min_bytes_per_s;
+};
+
 struct proxy_timeouts {
     uint64_t client_hello_ms;     /* TLS: from the connection to a whole ClientHello */
     uint64_t client_handshake_ms; /* and to the handshake's end */
@@ -151,6 +157,7 @@ struct proxy_conf {
 
     const struct ip_block *trusted_proxies; /* only they may set X-Forwarded-For */
     unsigned trusted_proxies_n;
+    struct proxy_pacing pacing;
     struct proxy_timeouts timeouts;
     struct proxy_limits limits;
 };

@@ -119,6 +119,10 @@ static const cyaml_schema_field_t access_log_fields[] = {
     CYAML_FIELD_ENUM("format", OPTIONAL | CYAML_FLAG_STRICT, struct raw_access_log, format, log_formats, 2),
     CYAML_FIELD_END};
 
+static const cyaml_schema_field_t pacing_fields[] = {
+    BOOL_OPT("cmcd_rtp", struct raw_pacing, cmcd_rtp),
+    WORD_OPT("cmcd_rtp_min", struct raw_pacing, cmcd_rtp_min), CYAML_FIELD_END};
+
 static const cyaml_schema_field_t timeouts_fields[] = {
     WORD_OPT("client_hello", struct raw_timeouts, client_hello),
     WORD_OPT("client_handshake", struct raw_timeouts, client_handshake),
@@ -166,6 +170,7 @@ static const cyaml_schema_field_t edge_fields[] = {
                          PROXY_UPSTREAMS_MAX),
     MAP_OPT("signing", struct raw_conf, signing, signing_fields),
     MAP_OPT("rate_limit", struct raw_conf, rate_limit, edge_rate_limit_fields),
+    MAP_OPT("pacing", struct raw_conf, pacing, pacing_fields),
     LOOKED_AT("origins"),
     LOOKED_AT("peers"),
     CYAML_FIELD_END};
@@ -178,6 +183,7 @@ static const cyaml_schema_field_t shield_fields[] = {
     MAP_OPT("rate_limit", struct raw_conf, rate_limit, shield_rate_limit_fields),
     LOOKED_AT("upstreams"),
     LOOKED_AT("signing"),
+    LOOKED_AT("pacing"),
     CYAML_FIELD_END};
 
 const cyaml_schema_value_t raw_edge_schema = {

@@ -43,6 +43,11 @@ struct raw_access_log {
     enum proxy_log_format format;
 };
 
+struct raw_pacing {
+    bool *cmcd_rtp;
+    char *cmcd_rtp_min;
+};
+
 struct raw_timeouts {
     char *client_hello, *client_handshake, *client_head, *client_idle, *client_body, *client_send;
     char *upstream_connect, *upstream_first_byte, *upstream_between_bytes, *upstream_idle;
@@ -72,6 +77,7 @@ struct raw_conf {
     struct raw_rule *rules;
     struct raw_access_log *access_log;
     char **trusted_proxies;
+    struct raw_pacing *pacing;
     struct raw_timeouts *timeouts;
     struct raw_limits *limits;
     unsigned listen_count, hosts_count, upstreams_count, rules_count, trusted_proxies_count;

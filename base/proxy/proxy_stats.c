@@ -1,5 +1,6 @@
 #include "proxy/proxy_stats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define AT(member) offsetof(struct proxy_stats, member)
@@ -82,6 +83,9 @@ const struct metric_desc proxy_stats_table[] = {
     PROXY_HEADER("no_source", STAT_PROXY_HEADER_NO_SOURCE),
     PROXY_HEADER("bad", STAT_PROXY_HEADER_BAD),
     PROXY_HEADER("late", STAT_PROXY_HEADER_LATE),
+    COUNTER("paced_requests_total", "Requests whose answers are paced, by who set the rate.", "by=\"token\"",
+            paced_requests[false]),
+    COUNTER("paced_requests_total", "", "by=\"cmcd\"", paced_requests[true]),
     COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
     COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
     COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),

@@ -49,6 +49,7 @@ struct proxy_stats {
     uint64_t connections_accepted, connections_refused, connections_refused_address, accept_errors;
     uint64_t connections_open, connections_active; /* gauges; active: with a request under way */
     uint64_t proxy_headers[STAT_PROXY_HEADERS];
+    uint64_t paced_requests[2]; /* by the token, by the player's own word */
     uint64_t head_timeouts, slow_clients, bad_requests;
 
     uint64_t upstream_connects, upstream_reuses, upstream_connect_errors, upstream_resets, upstream_timeouts;

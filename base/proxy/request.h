@@ -65,6 +65,7 @@ struct request {
     char *text; /* canonical path, kept query and key; `text_inline` when they fit */
     uint64_t rate_bytes_per_s;
     struct str uid, kid; /* in uid_kid, cut to fit */
+    bool paced_by_cmcd;  /* the rate is the player's own */
     bool authorization, head_only, close_after, aborted, cacheable;
 
     struct object *object; /* what is being served, or NULL */

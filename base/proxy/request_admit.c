@@ -1,5 +1,6 @@
 /* From a head to what is asked for: path, rule, method, loop, signature, rate, cache key. The order is the
  * contract's (interfaces.md, "Signed URLs"); the first check that fails answers. */
+#include "http/cmcd.h"
 #include "proxy/conn.h"
 #include "proxy/rate_limit.h"
 #include "proxy/request.h"
@@ -140,16 +141,24 @@ static bool peer_is_known(const struct request *r, struct str token)
     return given.n == token.n && CRYPTO_memcmp(given.p, token.p, token.n) == 0;
 }
 
-/* Parameters of a token never enter key or upstream. What is passed keeps the rest of the query. */
+/* Parameters of a token never enter key or upstream, and neither does what a player tells of itself, which differs
+ * from request to request; unless the operator names it. What is passed keeps the rest of the query. */
 static void keep_query(const struct rule *rule, struct str query, struct buf *out)
 {
-    bool is_signed = rule->signing != RULE_SIGNING_IGNORED;
+    struct str left_out[16];
+    size_t n = 0;
 
     if (query.n == 0)
         return;
-    if (!rule->cache || rule->query == RULE_QUERY_ALL)
-        url_query_keep_all_but(query, signed_url_names, is_signed ? signed_url_names_n : 0, out);
-    else if (rule->query == RULE_QUERY_LISTED)
+    if (!rule->cache || rule->query == RULE_QUERY_ALL) {
+        CHECK(signed_url_names_n < ARRAY_LEN(left_out));
+        if (rule->signing != RULE_SIGNING_IGNORED)
+            for (; n < signed_url_names_n; n++)
+                left_out[n] = signed_url_names[n];
+        if (rule->cache)
+            left_out[n++] = cmcd_parameter;
+        url_query_keep_all_but(query, left_out, n, out);
+    } else if (rule->query == RULE_QUERY_LISTED)
         url_query_keep(query, rule->keep_query, rule->keep_query_n, out);
 }
 
@@ -178,6 +187,27 @@ static unsigned make_key(struct request *r)
         return 414;
     r->query = buf_str(&kept);
     return 0;
+}
+
+/* A player knows what is of use to it; the token's rate is the operator's, and wins where it is lower. */
+static void pace_by_cmcd(struct request *r)
+{
+    const struct proxy_pacing *pacing = &r->site->site->conf->pacing;
+    struct worker *w = r->worker;
+    struct buf scratch = buf_of(w->scratch.bytes, sizeof w->scratch.bytes);
+    struct cmcd cmcd;
+    uint64_t rate;
+
+    cmcd_of_request(&r->http.fields, r->head, r->parts.query, &scratch, &cmcd);
+    if (!cmcd_has(&cmcd, CMCD_RTP) || cmcd.number[CMCD_RTP] == 0)
+        return;
+    rate = cmcd.number[CMCD_RTP] * (uint64_t)(1000 / 8);
+    if (rate < pacing->cmcd_rtp_min_bytes_per_s)
+        rate = pacing->cmcd_rtp_min_bytes_per_s;
+    if (r->rate_bytes_per_s != 0 && r->rate_bytes_per_s <= rate)
+        return;
+    r->rate_bytes_per_s = rate;
+    r->paced_by_cmcd = true;
 }
 
 /* Where the first range begins, so that a seek into a long object fetches that slice and not the first. */
@@ -249,6 +279,10 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = "the body is too long";
         return 413;
     }
+    if (conf->pacing.cmcd_rtp)
+        pace_by_cmcd(r);
+    if (r->rate_bytes_per_s != 0)
+        stat_inc(&r->worker->stats.paced_requests[r->paced_by_cmcd]);
     r->authorization = fields_has(&r->http.fields, FIELD_AUTHORIZATION);
     r->cacheable = r->rule->cache && (r->http.method == HTTP_GET || r->http.method == HTTP_HEAD);
     status = make_key(r);

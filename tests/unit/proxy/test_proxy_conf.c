@@ -110,6 +110,8 @@ static void test_edge_defaults(void **state)
     assert_int_equal(u->connections_max, 1024);
     assert_true(pattern_matches(&u->match, STR("/any/thing")));
 
+    assert_false(c->pacing.cmcd_rtp);
+    assert_int_equal(c->pacing.cmcd_rtp_min_bytes_per_s, 32768);
     assert_int_equal(c->timeouts.client_head_ms, 10000);
     assert_int_equal(c->timeouts.client_idle_ms, 75000);
     assert_int_equal(c->timeouts.upstream_connect_ms, 3000);
@@ -146,6 +148,7 @@ static const char whole_edge[] =
     "     client_cache_control: true, store_set_cookie: true, store_authorization: true}\n"
     "access_log: {path: log/edge.log, format: combined}\n"
     "trusted_proxies: [10.0.0.0/8, \"::1\"]\n"
+    "pacing: {cmcd_rtp: true, cmcd_rtp_min: 100KB/s}\n"
     "timeouts: {client_head: 1500ms, drain: 2m}\n"
     "limits: {client_rate_min: 0/s, object_max: 2GiB, connections_max: 5}\n";
 
@@ -255,6 +258,8 @@ static void test_whole_edge(void **state)
     assert_int_equal(c->trusted_proxies_n, 2);
     assert_true(ip_in_block(&a, &c->trusted_proxies[0]));
     assert_false(ip_in_block(&a, &c->trusted_proxies[1]));
+    assert_true(c->pacing.cmcd_rtp);
+    assert_int_equal(c->pacing.cmcd_rtp_min_bytes_per_s, 100000);
     assert_int_equal(c->timeouts.client_head_ms, 1500);
     assert_int_equal(c->timeouts.drain_ms, 120000);
     assert_int_equal(c->limits.client_rate_min, 0);
@@ -367,6 +372,7 @@ static void test_not_available(void **state)
     static const struct refusal shield[] = {
         {"peers: {client_ca: ca.pem}", "x.yaml:3: peers.client_ca: " UNBUILT "; use `token`"},
         {"upstreams: []", "x.yaml:3: upstreams: is for an edge; a shield has `origins`"},
+        {"pacing: {cmcd_rtp: true}", "x.yaml:3: pacing: is for an edge; a shield answers no players"},
         {"signing: {keys: keys.yaml}", "x.yaml:3: signing: is for an edge; a shield checks no signatures"},
         {"rate_limit: {per_uid: 50/s}",
          "x.yaml:3: rate_limit.per_uid: is for an edge; a shield checks no signatures"},

@@ -34,8 +34,10 @@ struct h2_stream {
     struct list node;
     struct chunk *body_head, *body_tail;
     size_t body_bytes;
-    int body_error; /* 0, or why it will not be whole */
-    bool cancelled; /* what was in flight is, and its request does not know yet */
+    int body_error;            /* 0, or why it will not be whole */
+    bool answering;            /* counted in paced_n or unpaced_n */
+    uint64_t pace_bytes_per_s; /* of its answer; 0: none */
+    bool cancelled;            /* what was in flight is, and its request does not know yet */
 };
 
 const size_t http2_conn_stream_bytes = sizeof(struct h2_stream);
@@ -48,10 +50,11 @@ struct http2_conn {
     struct list streams;
     unsigned streams_n;
     unsigned cancelled_n;
-    uint8_t timing; /* what conn->timer runs for */
-    bool broken;    /* nothing can be sent or received any more */
-    bool ended;     /* the client's stream has ended */
-    bool leaving;   /* no new requests are wanted */
+    unsigned paced_n, unpaced_n; /* of those that are being answered */
+    uint8_t timing;              /* what conn->timer runs for */
+    bool broken;                 /* nothing can be sent or received any more */
+    bool ended;                  /* the client's stream has ended */
+    bool leaving;                /* no new requests are wanted */
     bool noticed;
     bool hurry;
     unsigned timed_requests; /* conn->requests_n when the timer for a head was set */
@@ -186,10 +189,58 @@ static void begin_send(struct request *r, size_t bytes)
     send->left_bytes = send->total_bytes = bytes;
 }
 
+/* A socket has one pace: that of all answers that are under way on it. */
+static void set_pace(struct http2_conn *h)
+{
+    bool first = true;
+    uint64_t pace = 0;
+
+    if (h->paced_n == 0 || h->unpaced_n > 0) {
+        conn_pace(h->conn, 0);
+        return;
+    }
+    LIST_EACH (&h->streams, node) {
+        const struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (!s->answering)
+            continue;
+        pace = first ? s->pace_bytes_per_s : conn_pace_of_both(pace, s->pace_bytes_per_s);
+        first = false;
+    }
+    conn_pace(h->conn, pace);
+}
+
+static void begin_pace(struct h2_stream *s, uint64_t bytes_per_s)
+{
+    if (s->answering)
+        return;
+    s->answering = true;
+    s->pace_bytes_per_s = bytes_per_s;
+    if (bytes_per_s > 0)
+        s->conn->paced_n++;
+    else
+        s->conn->unpaced_n++;
+    set_pace(s->conn);
+}
+
+static void end_pace(struct h2_stream *s)
+{
+    if (!s->answering)
+        return;
+    s->answering = false;
+    if (s->pace_bytes_per_s > 0)
+        s->conn->paced_n--;
+    else
+        s->conn->unpaced_n--;
+    set_pace(s->conn);
+}
+
 static void carrier_send(struct carrier *c, struct request *r)
 {
     struct h2_stream *s = stream_of(c);
     int error;
+
+    begin_pace(s, r->rate_bytes_per_s);
 
     begin_send(r, r->out.bytes);
     error =
@@ -275,6 +326,7 @@ static void carrier_done(struct carrier *c, const struct request_end *end)
     while (s->body_head != NULL)
         body_drop_first(s);
     list_remove(&s->node);
+    end_pace(s);
     pool_put(&worker_of(h)->http2_streams, s);
     stat_dec(&worker_of(h)->stats.http2_requests);
     if (--h->streams_n == 0)

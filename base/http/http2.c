@@ -440,10 +440,12 @@ bool http2_wants_pull(const struct http2 *h)
     return h->pending.n > 0 || nghttp2_session_want_write(h->session) != 0;
 }
 
-static bool can_send(struct http2_stream *s)
+static bool can_send(const struct http2_stream *s)
 {
+    if (s->closed)
+        return false;
     CHECK(!s->sending);
-    return !s->closed;
+    return true;
 }
 
 int http2_send(struct http2 *h, struct http2_stream *s, const struct iovec *vecs, unsigned vecs_n,

@@ -27,6 +27,8 @@ struct conn {
     size_t head_scanned;
     struct list node;    /* in worker->conn_list */
     struct address peer; /* the client's; that of who connected, unless a PROXY header names another */
+    uint32_t geo_serial; /* of the database that has told the peer's country; 0: none has been asked */
+    char country[2];     /* NULs: it did not know */
     struct tls_server *tls_next; /* counted; once the PROXY header is there. NULL: none, or begun */
     bool close_after;            /* the request that is under way is the last */
     bool discarding;             /* lingering: what comes is not read */

@@ -23,6 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PARTS = ("cpu", "tls", "h2", "handshakes", "idle", "storm", "attacks", "objects", "trace")
 TRACE_LINE = r"audio_trace_misses_to_lru memory=(\d+)% median=([\d.]+)"
 NAMES = ("segue", *servers.PEERS)
+HANDSHAKE_SECONDS_MAX = 2       # some thousand each
+ATTACK_SECONDS_MAX = 3          # 1,500 requests of the well-behaved client
 
 
 def options():
@@ -188,7 +190,7 @@ class Bench:
                     name = f"{certificate}, resumed" if resumed else f"{certificate}, full"
                     rounds = {server: [] for server in started}
                     self.take_turns(rounds, f"handshakes {name}", lambda server, resumed=resumed: load.handshakes(
-                        server, resumed, min(self.chosen.seconds, 2)))
+                        server, resumed, min(self.chosen.seconds, HANDSHAKE_SECONDS_MAX)))
                     self.results["handshakes"] += [
                         {"server": server.name, "kind": name, "rounds": measured, "median": report.summarise(measured)}
                         for server, measured in rounds.items()]
@@ -243,7 +245,7 @@ class Bench:
                     for server, measured in servers_.items()]
 
     def attack(self, attacks, server, kind):
-        found = attacks.measure(server, kind, self.chosen.seconds)
+        found = attacks.measure(server, kind, min(self.chosen.seconds, ATTACK_SECONDS_MAX))
         if found["right"] != found["asked"]:
             self.note(f"{server.name}: attack {kind}: {found['asked'] - found['right']} of {found['asked']} of the "
                       f"well-behaved were not answered as they should be ({found['refused']} refused)")

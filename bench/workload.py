@@ -21,7 +21,7 @@ HANDSHAKES_AT_ONCE = 32
 BEHAVED_KIB = 32        # what the well-behaved client asks for while others attack
 BEHAVED_PER_S = 500
 # Operations a second of each attack: bounded by what leaves the load's core free for the client that is measured.
-ATTACKS = {"handshakes": 1000, "resets": 5000, "heads": 2000, "requests": 5000}
+ATTACKS = {"handshakes": 1500, "resets": 10_000, "heads": 2000, "requests": 8000}
 SEED = 2
 
 KID = "k1"

@@ -181,7 +181,8 @@ def handshakes(server, resumed, seconds):
     cost = Cost(server)
     found = figures(run([PROGRAMS / "handshake", server.port, seconds, workload.HANDSHAKES_AT_ONCE,
                          "resumed" if resumed else "full"], seconds + 30))
-    return {**cost.so_far(found["handshakes"], found["duration_us"]), "per_s": found["handshakes"] / found["duration_us"] * 1e6}
+    return {**cost.so_far(found["handshakes"], found["duration_us"]),
+            "per_s": found["handshakes"] / found["duration_us"] * 1e6}
 
 
 def await_ready(program, name):

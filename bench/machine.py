@@ -54,8 +54,8 @@ class Process:
         self.log = pathlib.Path(log)
         self.name = pathlib.Path(argv[0]).name
         with open(self.log, "wb") as out:
-            self.popen = subprocess.Popen([*before, *pinned(core, argv)], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                          start_new_session=True)
+            self.popen = subprocess.Popen([*before, *pinned(core, argv)], stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=out, start_new_session=True)
 
     def pids(self):
         """The root and all below it; the tree is read anew since some servers fork late."""

@@ -100,9 +100,9 @@ class Bench:
                     if name == "segue":
                         self.refuses_forgery(server)
                     started.append(server)
-                except Failure as failure:
+                except (Failure, OSError) as failure:
                     server.stop()
-                    self.note(str(failure))
+                    self.note(f"{name}: {failure}" if name not in str(failure) else str(failure))
             yield started
 
     def refuses_forgery(self, server):
@@ -181,7 +181,7 @@ class Bench:
         return self.targets[key]
 
     def handshakes(self):
-        """With each kind of certificate, and resumed, where the certificate has no part in it. H2O keeps a connection open
+        """With each kind of certificate, and resumed, where the certificate has no part in it. H2O keeps a connection
         whose client has said goodbye, so its handshakes cannot be counted so."""
         self.results["handshakes"] = []
         for certificate, kinds in (("ecdsa", (False, True)), ("rsa", (False,))):

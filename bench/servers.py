@@ -177,7 +177,8 @@ class Segue(Server):
 
     def configure(self):
         secret = base64.b64encode(SECRET).decode()
-        tls = f", tls: {{certificate: {self.certificate.file}, key: {self.certificate.key}}}" if self.certificate else ""
+        own = self.certificate
+        tls = f", tls: {{certificate: {own.file}, key: {own.key}}}" if own else ""
         limits = f"rate_limit: {{per_address: {LIMIT_PER_S}/s, burst: {LIMIT_BURST}}}" if self.limited else ""
         self.write("keys.yaml", f"{{default_kid: {KID}, keys: [{{kid: {KID}, secret: {secret}}}]}}\n", 0o600)
         return [self.program.resolve(), "-c", self.write("edge.yaml", f"""\

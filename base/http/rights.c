@@ -96,6 +96,7 @@ static bool says_nothing(struct str word)
 /* The next line that is an entry. 1, 0 at the end, or -EINVAL. */
 static int next_line(struct reader *r, struct line *out, struct rights_error *error)
 {
+    *out = (struct line){.number = 0};
     while (r->rest.n > 0) {
         const char *end = memchr(r->rest.p, '\n', r->rest.n);
         struct str line = str_of(r->rest.p, end != NULL ? (size_t)(end - r->rest.p) : r->rest.n);
@@ -151,6 +152,7 @@ static int read_prefix(const struct line *line, char scratch[DECODED_BYTES], str
     struct str canonical;
     int code;
 
+    *out = STR_NONE;
     if (line->prefix.n > RIGHTS_PREFIX_BYTES_MAX)
         return fail(error, line->number, "the prefix is longer than %u bytes", RIGHTS_PREFIX_BYTES_MAX);
     if (memchr(line->prefix.p, '*', line->prefix.n) != NULL)

@@ -1,6 +1,7 @@
 #include "proxy/conn.h"
 
 #include "net/proxy_protocol.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "util/log.h"
 
@@ -39,7 +40,9 @@ static void await_first_head(struct conn *c)
 /* Who is at the other end is known, and what comes next is the client's. */
 static enum flow_result begin(struct conn *c, struct tls_server *tls)
 {
-    if (tls == NULL) {
+    if (!rate_limit_enter(c->worker, &c->peer, &c->address_slot)) {
+        c->flow.step = STEP_CLOSE;
+    } else if (tls == NULL) {
         await_first_head(c);
         c->flow.step = STEP_HEAD;
     } else if (stream_tls_accept(c->worker->io, &c->stream, c->worker->tls, tls) == 0) {
@@ -111,6 +114,14 @@ void conn_drain(struct conn *c, bool hurry)
     io_wake(c->worker->io, &c->flow);
 }
 
+void conn_pace(struct conn *c, uint64_t bytes_per_s)
+{
+    if (c->pace_bytes_per_s == bytes_per_s)
+        return;
+    c->pace_bytes_per_s = bytes_per_s;
+    io_pace(c->worker->io, stream_fd(&c->stream), bytes_per_s != 0 ? bytes_per_s : UINT64_MAX);
+}
+
 /* --- what carries its requests --- */
 
 static struct conn *conn_of_carrier(struct carrier *carrier)
@@ -122,6 +133,7 @@ static void carrier_send(struct carrier *carrier, struct request *r)
 {
     struct conn *c = conn_of_carrier(carrier);
 
+    conn_pace(c, r->rate_bytes_per_s);
     stream_send(c->worker->io, &c->stream, &r->out.send, &r->flow, r->out.vecs, r->out.vecs_n);
 }
 
@@ -511,6 +523,7 @@ static void conn_done(struct flow *flow)
     if (c->tls_next != NULL)
         tls_server_unref(&c->tls_next);
     list_remove(&c->node);
+    rate_limit_leave(w, &c->address_slot);
     stat_dec(&w->stats.connections_open);
     c->magic = 0;
     pool_put(&w->conns, c);

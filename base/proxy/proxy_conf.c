@@ -2,6 +2,7 @@
 
 #include "cache/memory.h"
 #include "proxy/proxy_conf_raw.h"
+#include "util/address_count.h"
 #include "util/check.h"
 
 #include <arpa/inet.h>
@@ -184,6 +185,18 @@ static void load_name(struct loader *l)
 
 /* ---- Numbers ---- */
 
+static void load_pacing(struct loader *l)
+{
+    static const struct raw_pacing none;
+    const struct raw_pacing *raw = l->raw->pacing != NULL ? l->raw->pacing : &none;
+    /* 256 kbit/s plays any lossy audio in time, whatever a player asks for. */
+    l->out->pacing = (struct proxy_pacing){
+        .cmcd_rtp = raw->cmcd_rtp != NULL && *raw->cmcd_rtp,
+        .cmcd_rtp_min_bytes_per_s =
+            conf_bytes_per_s(l->conf, "pacing.cmcd_rtp_min", raw->cmcd_rtp_min, 32 * 1024, 1024, GIB),
+    };
+}
+
 static void load_timeouts(struct loader *l)
 {
     static const struct raw_timeouts none;
@@ -246,6 +259,31 @@ static void load_workers(struct loader *l)
         conf_fail(l->conf, "workers", "expected `auto` or a number from 1 to %d, got \"%.40s\"",
                   PROXY_WORKERS_MAX, text);
     l->out->workers = (unsigned)n;
+}
+
+/* ---- Rate limits ---- */
+
+static void load_rate_limit(struct loader *l)
+{
+    static const struct raw_rate_limit none;
+    const struct raw_rate_limit *raw = l->raw->rate_limit != NULL ? l->raw->rate_limit : &none;
+    struct proxy_rate_limit *r = &l->out->rate_limit;
+    struct conf *c = l->conf;
+    if (conf_has(c, "rate_limit.per_uid")) {
+        if (l->out->role == PROXY_ROLE_SHIELD)
+            conf_fail(c, "rate_limit.per_uid", "is for an edge; a shield checks no signatures");
+        else if (!l->out->signing.given)
+            conf_fail(c, "rate_limit.per_uid",
+                      "needs `signing`: only the uid of a valid signature is counted");
+    }
+    r->per_uid.burst = r->per_address.burst =
+        (uint32_t)conf_number(c, "rate_limit.burst", raw->burst, PROXY_RATE_BURST, 1, RATE_BURST_MAX);
+    r->per_uid.interval_ns = conf_rate_ns(c, "rate_limit.per_uid", raw->per_uid, 0);
+    r->per_address.interval_ns = conf_rate_ns(c, "rate_limit.per_address", raw->per_address, 0);
+    r->connections_per_address = (unsigned)conf_number(c, "rate_limit.connections_per_address",
+                                                       raw->connections_per_address, 0, 0, ADDRESS_COUNT_MAX);
+    r->table_entries = (unsigned)conf_number(c, "rate_limit.table", raw->table, PROXY_RATE_TABLE,
+                                             RATE_TABLE_ENTRIES_MIN, RATE_TABLE_ENTRIES_MAX);
 }
 
 /* ---- Secrets ---- */
@@ -327,19 +365,19 @@ static void refuse(struct loader *l)
         const char *why;
     } refused[] = {
         {"stores", "is not available in this version, which caches in memory only; leave it out"},
-        {"rate_limit", "is not available in this version; leave it out"},
         {"peers.client_ca", "is not available in this version; use `token`"},
     };
     static const struct {
         const char *path;
         const char *why;
-    } others[2][2] = {
+    } others[2][3] = {
         [PROXY_ROLE_EDGE] = {{"origins", "is for a shield; an edge has `upstreams`"},
                              {"peers", "is for a shield; an edge gives `peer_token` to an upstream"}},
         [PROXY_ROLE_SHIELD] = {{"upstreams", "is for an edge; a shield has `origins`"},
-                               {"signing", "is for an edge; a shield checks no signatures"}},
+                               {"signing", "is for an edge; a shield checks no signatures"},
+                               {"pacing", "is for an edge; a shield answers no players"}},
     };
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < ARRAY_LEN(others[0]) && others[l->out->role][i].path != NULL; i++)
         if (conf_has(l->conf, others[l->out->role][i].path))
             conf_fail(l->conf, others[l->out->role][i].path, "%s", others[l->out->role][i].why);
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
@@ -361,11 +399,13 @@ static void load_parts(struct loader *l)
                    MEMORY_BYTES_MIN, 1024 * 1024 * GIB);
     load_upstreams(l);
     load_signing(l);
+    load_rate_limit(l);
     load_peers(l);
     load_territory_paths(l);
     load_rules(l);
     load_access_log(l);
     load_trusted(l);
+    load_pacing(l);
     load_timeouts(l);
     load_limits(l);
     load_territory(l);
@@ -409,6 +449,14 @@ int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **
         proxy_conf_free(&pc);
     *out = pc;
     return rc;
+}
+
+bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer)
+{
+    for (unsigned i = 0; i < conf->trusted_proxies_n; i++)
+        if (ip_in_block(peer, &conf->trusted_proxies[i]))
+            return true;
+    return false;
 }
 
 void proxy_conf_free(struct proxy_conf **pconf)

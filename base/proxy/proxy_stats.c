@@ -1,5 +1,6 @@
 #include "proxy/proxy_stats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define AT(member) offsetof(struct proxy_stats, member)
@@ -61,6 +62,12 @@ const struct metric_desc proxy_stats_table[] = {
     COUNTER("geo_blocked_total", "", "by=\"rule\"", geo_blocked[STAT_GEO_RULE]),
     COUNTER("geo_blocked_total", "", "by=\"rights\"", geo_blocked[STAT_GEO_RIGHTS]),
     COUNTER("taken_down_total", "Requests for what the rights file has taken down.", NULL, taken_down),
+    COUNTER("rate_limited_total", "Requests answered with 429, by whose limit it was.", "by=\"uid\"",
+            rate_limited_uid),
+    COUNTER("rate_limited_total", "", "by=\"address\"", rate_limited_address),
+    COUNTER("rate_limit_uncounted_total", "Let pass without being counted because its table was full.",
+            "table=\"requests\"", uncounted_requests),
+    COUNTER("rate_limit_uncounted_total", "", "table=\"connections\"", uncounted_connections),
     COUNTER("sent_bytes_total", "Bytes sent to clients, heads included.", NULL, sent_bytes),
     COUNTER("upstream_received_bytes_total", "Body bytes received from upstreams.", NULL, upstream_bytes),
     COUNTER("fills_started_total", "Fetches from above that were begun.", NULL, fills_started),
@@ -70,8 +77,9 @@ const struct metric_desc proxy_stats_table[] = {
     COUNTER("upstream_bodies_too_long_total", "Answers longer than their Content-Length.", NULL,
             origin_longer),
     COUNTER("connections_accepted_total", "Client connections accepted.", NULL, connections_accepted),
-    COUNTER("connections_refused_total", "Client connections closed because connections_max was reached.",
-            NULL, connections_refused),
+    COUNTER("connections_refused_total", "Client connections closed at once, by which limit was reached.",
+            "reason=\"connections_max\"", connections_refused),
+    COUNTER("connections_refused_total", "", "reason=\"address\"", connections_refused_address),
     COUNTER("accept_errors_total", "Accepts that failed, such as for want of file descriptors.", NULL,
             accept_errors),
     GAUGE("connections", "Client connections open, by state.", "state=\"open\"", connections_open),
@@ -80,6 +88,9 @@ const struct metric_desc proxy_stats_table[] = {
     PROXY_HEADER("no_source", STAT_PROXY_HEADER_NO_SOURCE),
     PROXY_HEADER("bad", STAT_PROXY_HEADER_BAD),
     PROXY_HEADER("late", STAT_PROXY_HEADER_LATE),
+    COUNTER("paced_requests_total", "Requests whose answers are paced, by who set the rate.", "by=\"token\"",
+            paced_requests[false]),
+    COUNTER("paced_requests_total", "", "by=\"cmcd\"", paced_requests[true]),
     COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
     COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
     COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),

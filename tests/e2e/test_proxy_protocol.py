@@ -47,11 +47,12 @@ def v2(source=None, command=1, tlvs=b""):
     return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack(">BBH", 0x20 | command, family, len(body)) + body
 
 
-def clients_of(edge, mark):
-    """Who asked for what has this in its target, by the access log."""
+def clients_of(edge, mark, n=1):
+    """Who asked for what has this in its target, by the access log, once that has n lines of it."""
     path = edge.folder / "access.log"
     lines = lambda: [json.loads(line) for line in path.read_text().splitlines() if mark in line]
-    return [line["client"] for line in until(lines, f"{mark} in the access log")]
+    found = until(lambda: len(lines()) >= n and lines(), f"{n} lines with {mark} in the access log")
+    return [line["client"] for line in found]
 
 
 def ask_as(edge, header, target, source=PROXY, pieces=None):
@@ -89,7 +90,7 @@ def test_it_holds_for_all_requests_of_the_connection(edge, files, fresh):
             assert c.ask(f"/plain/x-small?{mark}-{i}").body == files["small"]
         # A second header is no request.
         assert c.send(v1("192.0.2.9")).answer().status == 400
-    assert clients_of(edge, mark) == ["192.0.2.8"] * 3
+    assert clients_of(edge, mark, 3) == ["192.0.2.8"] * 3
 
 
 def test_a_signed_address_is_compared_with_the_named_one(edge, files):

@@ -40,7 +40,7 @@ static int fd_of(const void *bytes, size_t n)
 static char *read_file(const char *path, size_t *n)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
+    struct stat st = {.st_size = 0};
     char *bytes;
 
     assert_true(fd >= 0 && fstat(fd, &st) == 0);

@@ -43,10 +43,10 @@ struct rights {
 
 /* --- lines --- */
 
-static int fail(struct rights_error *error, unsigned line, const char *format, ...)
+static void describe(struct rights_error *error, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-static int fail(struct rights_error *error, unsigned line, const char *format, ...)
+static void describe(struct rights_error *error, unsigned line, const char *format, ...)
 {
     va_list args;
 
@@ -57,8 +57,9 @@ static int fail(struct rights_error *error, unsigned line, const char *format, .
     for (char *c = error->text; *c != '\0'; c++) /* what was quoted may be anything */
         if (*c < ' ' || *c > '~')
             *c = '?';
-    return -EINVAL;
 }
+
+#define fail(error, line, ...) (describe((error), (line), __VA_ARGS__), -EINVAL)
 
 struct line {
     unsigned number;
@@ -96,7 +97,6 @@ static bool says_nothing(struct str word)
 /* The next line that is an entry. 1, 0 at the end, or -EINVAL. */
 static int next_line(struct reader *r, struct line *out, struct rights_error *error)
 {
-    *out = (struct line){.number = 0};
     while (r->rest.n > 0) {
         const char *end = memchr(r->rest.p, '\n', r->rest.n);
         struct str line = str_of(r->rest.p, end != NULL ? (size_t)(end - r->rest.p) : r->rest.n);
@@ -152,7 +152,6 @@ static int read_prefix(const struct line *line, char scratch[DECODED_BYTES], str
     struct str canonical;
     int code;
 
-    *out = STR_NONE;
     if (line->prefix.n > RIGHTS_PREFIX_BYTES_MAX)
         return fail(error, line->number, "the prefix is longer than %u bytes", RIGHTS_PREFIX_BYTES_MAX);
     if (memchr(line->prefix.p, '*', line->prefix.n) != NULL)
@@ -360,7 +359,7 @@ int rights_parse(struct str text, struct rights **out, struct rights_error *erro
     if (code != 0)
         rights_unref(&b.rights);
     if (code == -ENOMEM)
-        (void)fail(error, 0, "out of memory");
+        describe(error, 0, "out of memory");
     *out = b.rights;
     return code;
 }

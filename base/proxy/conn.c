@@ -1,5 +1,6 @@
 #include "proxy/conn.h"
 
+#include "net/proxy_protocol.h"
 #include "proxy/request.h"
 #include "util/log.h"
 
@@ -10,9 +11,10 @@
 #define LINGER_BYTES_MAX (256u * 1024u)
 #define AHEAD_BUFFERS    2u
 
-enum { STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
+enum { STEP_PROXY, STEP_HANDSHAKE, STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
 
 static const struct flow_type conn_type;
+static const struct carrier_ops http1_ops;
 
 static struct conn *conn_of(struct flow *flow)
 {
@@ -27,7 +29,38 @@ static const struct proxy_conf *conf_of(const struct conn *c)
     return worker_conf(c->worker);
 }
 
-void conn_accept(struct worker *w, int fd)
+/* Who connects has something to say: a head's time limit, not an idle one's. */
+static void await_first_head(struct conn *c)
+{
+    c->head_timing = true;
+    io_timer_set(c->worker->io, &c->timer, &c->flow, conf_of(c)->timeouts.client_head_ms);
+}
+
+/* Who is at the other end is known, and what comes next is the client's. */
+static enum flow_result begin(struct conn *c, struct tls_server *tls)
+{
+    if (tls == NULL) {
+        await_first_head(c);
+        c->flow.step = STEP_HEAD;
+    } else if (stream_tls_accept(c->worker->io, &c->stream, c->worker->tls, tls) == 0) {
+        c->flow.step = STEP_HANDSHAKE; /* which has its own time limits */
+    } else {
+        c->flow.step = STEP_CLOSE;
+    }
+    return FLOW_NEXT;
+}
+
+static bool begins_with_proxy_header(const struct conn *c, const struct proxy_listen *listen)
+{
+    struct ip peer = address_ip(&c->peer);
+
+    for (unsigned i = 0; i < listen->proxy_protocol_n; i++)
+        if (ip_in_block(&peer, &listen->proxy_protocol[i]))
+            return true;
+    return false;
+}
+
+void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen)
 {
     struct sockaddr_storage peer;
     struct conn *c;
@@ -47,17 +80,22 @@ void conn_accept(struct worker *w, int fd)
         io_close(w->io, fd);
         return;
     }
-    *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .fd = fd, .close_after = w->draining};
+    *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .close_after = w->draining};
+    c->carrier = (struct carrier){.ops = &http1_ops, .conn = c};
     flow_init(&c->flow, &conn_type, STEP_HEAD);
     if (io_peer_address(w->io, fd, &peer) == 0)
         (void)address_of_sockaddr((const struct sockaddr *)&peer, &c->peer);
-    io_recv_init(&c->recv, fd, &c->flow, true);
+    stream_init(&c->stream, fd, &c->flow, true);
     list_push_back(&w->conn_list, &c->node);
     stat_inc(&w->stats.connections_accepted);
     stat_inc(&w->stats.connections_open);
-    /* Who connects has something to say: a head's time limit, not an idle one's. */
-    c->head_timing = true;
-    io_timer_set(w->io, &c->timer, &c->flow, conf_of(c)->timeouts.client_head_ms);
+    if (listen->proxy_protocol_n > 0 && begins_with_proxy_header(c, listen)) {
+        c->tls_next = listen->tls != NULL ? tls_server_ref(listen->tls) : NULL;
+        c->flow.step = STEP_PROXY;
+        await_first_head(c);
+    } else {
+        (void)begin(c, listen->tls);
+    }
     io_wake(w->io, &c->flow);
 }
 
@@ -66,28 +104,120 @@ void conn_drain(struct conn *c, bool hurry)
     c->close_after = true;
     if (hurry && c->request != NULL)
         request_abort(c->request);
-    if (c->request == NULL && c->head == NULL && c->flow.step == STEP_HEAD)
+    if (c->request == NULL && c->head == NULL && (c->flow.step == STEP_HEAD || c->flow.step == STEP_PROXY))
         c->flow.step = STEP_CLOSE;
     else if (hurry && c->request == NULL)
         c->flow.step = STEP_CLOSE;
     io_wake(c->worker->io, &c->flow);
 }
 
-bool conn_will_close(const struct conn *c)
+/* --- what carries its requests --- */
+
+static struct conn *conn_of_carrier(struct carrier *carrier)
 {
+    return CONTAINER_OF(carrier, struct conn, carrier);
+}
+
+static void carrier_send(struct carrier *carrier, struct request *r)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    stream_send(c->worker->io, &c->stream, &r->out.send, &r->flow, r->out.vecs, r->out.vecs_n);
+}
+
+static bool carrier_send_take(struct carrier *carrier, struct request *r, int *error)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    return stream_send_take(c->worker->io, &c->stream, &r->out.send, error);
+}
+
+static void carrier_send_cancel(struct carrier *carrier, struct request *r)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    stream_send_cancel(c->worker->io, &c->stream, &r->out.send);
+}
+
+static int carrier_taken_bytes(struct carrier *carrier, struct request *r, uint64_t *bytes)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    (void)r;
+    return io_acked_bytes(c->worker->io, stream_fd(&c->stream), bytes);
+}
+
+static void carrier_send_continue(struct carrier *carrier, struct request *r)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct conn *c = conn_of_carrier(carrier);
+
+    stream_send_bytes(c->worker->io, &c->stream, &r->out.send, &r->flow, &r->out.vecs[0], text,
+                      sizeof text - 1);
+}
+
+static struct str carrier_body_peek(struct carrier *carrier)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    return stream_peek(c->worker->io, &c->stream);
+}
+
+static void carrier_body_consume(struct carrier *carrier, size_t n)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    stream_consume(c->worker->io, &c->stream, n);
+}
+
+static int carrier_body_end(struct carrier *carrier)
+{
+    return stream_end(&conn_of_carrier(carrier)->stream);
+}
+
+static void carrier_body_arm(struct carrier *carrier)
+{
+    struct conn *c = conn_of_carrier(carrier);
+
+    stream_arm(c->worker->io, &c->stream);
+}
+
+static bool carrier_will_close(const struct carrier *carrier)
+{
+    const struct conn *c = carrier->conn;
+
     return c->close_after || c->requests_n >= conf_of(c)->limits.client_requests_max;
 }
 
-void conn_request_done(struct conn *c, bool close, bool unread)
+static void carrier_done(struct carrier *carrier, const struct request_end *end)
 {
+    struct conn *c = conn_of_carrier(carrier);
+
     c->request = NULL;
-    if (close || unread)
+    if (end->close || end->unread)
         c->close_after = true;
-    if (unread)
+    if (end->unread)
         c->discarding = true;
+    c->cut = end->aborted;
     stat_dec(&c->worker->stats.connections_active);
     io_wake(c->worker->io, &c->flow);
 }
+
+static const struct carrier_ops http1_ops = {
+    .send = carrier_send,
+    .send_take = carrier_send_take,
+    .send_cancel = carrier_send_cancel,
+    .taken_bytes = carrier_taken_bytes,
+    .send_continue = carrier_send_continue,
+    .body_peek = carrier_body_peek,
+    .body_consume = carrier_body_consume,
+    .body_end = carrier_body_end,
+    .body_arm = carrier_body_arm,
+    .will_close = carrier_will_close,
+    .done = carrier_done,
+};
+
+/* --- steps --- */
 
 static void forget_head(struct conn *c)
 {
@@ -108,7 +238,7 @@ static enum flow_result refuse(struct conn *c, unsigned status, const char *deta
     c->discarding = true;
     stat_inc(&c->worker->stats.bad_requests);
     forget_head(c);
-    c->request = request_start_refused(c, status, detail);
+    c->request = request_start_refused(&c->carrier, status, detail);
     if (c->request == NULL)
         return go(c, STEP_CLOSE);
     stat_inc(&c->worker->stats.connections_active);
@@ -139,7 +269,7 @@ static int next_head(struct conn *c, struct http1_request *parsed, const char **
     struct io *io = c->worker->io;
 
     for (;;) {
-        struct str run = io_recv_peek(io, &c->recv);
+        struct str run = stream_peek(io, &c->stream);
         size_t taken, before = c->head_n;
         int n;
 
@@ -163,8 +293,92 @@ static int next_head(struct conn *c, struct http1_request *parsed, const char **
             *consume = n > 0 ? (size_t)n - before : 0;
             return n;
         }
-        io_recv_consume(io, &c->recv, taken);
+        stream_consume(io, &c->stream, taken);
     }
+}
+
+/* As next_head. */
+static int next_proxy_header(struct conn *c, struct proxy_protocol *header)
+{
+    struct io *io = c->worker->io;
+
+    for (;;) {
+        struct str run = stream_peek(io, &c->stream);
+        size_t taken, before = c->head_n;
+        int n;
+
+        if (run.n == 0)
+            return 0;
+        n = c->head == NULL ? proxy_protocol_parse(run, header) : 0;
+        if (n == 0 && collect(c, run, &taken) != 0)
+            return -ENOMEM;
+        if (n == 0)
+            n = proxy_protocol_parse(str_of(c->head, c->head_n), header);
+        if (n != 0) {
+            stream_consume(io, &c->stream, n > 0 ? (size_t)n - before : 0);
+            forget_head(c);
+            return n;
+        }
+        stream_consume(io, &c->stream, taken);
+    }
+}
+
+static enum flow_result refuse_proxy(struct conn *c, enum stat_proxy_header why)
+{
+    static struct log_limiter limiter;
+    char peer[ADDRESS_TEXT_MAX];
+
+    stat_inc(&c->worker->stats.proxy_headers[why]);
+    address_format(&c->peer, peer);
+    log_limited(&limiter, LOG_LEVEL_WARN,
+                "%s is named in listen[].proxy_protocol, but %s; its connection was closed", peer,
+                why == STAT_PROXY_HEADER_LATE ? "sent no whole PROXY header in time"
+                                              : "began with no PROXY header");
+    return go(c, STEP_CLOSE);
+}
+
+/* A named peer passes on the connections of others, and says first of all whose each is. */
+static enum flow_result step_proxy(struct flow *flow)
+{
+    struct conn *c = conn_of(flow);
+    struct worker *w = c->worker;
+    struct tls_server *tls = c->tls_next;
+    struct proxy_protocol header;
+    enum flow_result result;
+    int n = next_proxy_header(c, &header);
+
+    if (n < 0)
+        return refuse_proxy(c, STAT_PROXY_HEADER_BAD);
+    if (n == 0) {
+        if (stream_end(&c->stream) != 0) /* most often a check whether the port is open */
+            return go(c, STEP_CLOSE);
+        if (c->timer.fired)
+            return refuse_proxy(c, STAT_PROXY_HEADER_LATE);
+        stream_arm(w->io, &c->stream);
+        return FLOW_WAIT;
+    }
+    stat_inc(&w->stats.proxy_headers[header.has_source ? STAT_PROXY_HEADER_OK : STAT_PROXY_HEADER_NO_SOURCE]);
+    if (header.has_source)
+        c->peer = header.source;
+    io_timer_cancel(w->io, &c->timer);
+    c->head_timing = false;
+    result = begin(c, tls);
+    if (tls != NULL)
+        tls_server_unref(&c->tls_next);
+    return result;
+}
+
+static enum flow_result step_handshake(struct flow *flow)
+{
+    struct conn *c = conn_of(flow);
+    int result = stream_handshake(&c->stream);
+
+    if (result == -EAGAIN)
+        return FLOW_WAIT;
+    if (result != 0)
+        return go(c, STEP_CLOSE);
+    await_first_head(c);
+    return go(c, STEP_HEAD);
 }
 
 static enum flow_result step_head(struct flow *flow)
@@ -179,7 +393,7 @@ static enum flow_result step_head(struct flow *flow)
     if (n < 0)
         return refuse(c, http1_error_status(n), http1_error_reason(n));
     if (n == 0) {
-        if (io_recv_end(&c->recv) != 0)
+        if (stream_end(&c->stream) != 0)
             return go(c, STEP_CLOSE);
         if (c->head != NULL && !c->head_timing) { /* also when the idle time ended at this very moment */
             c->head_timing = true;
@@ -191,12 +405,12 @@ static enum flow_result step_head(struct flow *flow)
             stat_inc(&w->stats.head_timeouts);
             return c->head == NULL ? go(c, STEP_CLOSE) : refuse(c, 408, "the head took too long");
         }
-        io_recv_arm(w->io, &c->recv);
+        stream_arm(w->io, &c->stream);
         return FLOW_WAIT;
     }
     c->requests_n++;
-    c->request = request_start(c, head, (size_t)n, &parsed);
-    io_recv_consume(w->io, &c->recv, consume);
+    c->request = request_start(&c->carrier, head, (size_t)n, &parsed);
+    stream_consume(w->io, &c->stream, consume);
     forget_head(c);
     if (c->request == NULL)
         return go(c, STEP_CLOSE);
@@ -212,19 +426,19 @@ static void let_go_of_buffers(struct conn *c)
     struct io *io = c->worker->io;
     struct str run;
 
-    if (!c->discarding && (c->recv.queued_n <= AHEAD_BUFFERS || !io_recv_scarce(io)))
+    if (!c->discarding && (stream_unread_buffers(&c->stream) <= AHEAD_BUFFERS || !io_recv_scarce(io)))
         return;
     c->close_after = true;
     c->discarding = true;
-    while ((run = io_recv_peek(io, &c->recv)).n > 0)
-        io_recv_consume(io, &c->recv, run.n);
+    while ((run = stream_peek(io, &c->stream)).n > 0)
+        stream_consume(io, &c->stream, run.n);
 }
 
 static enum flow_result step_request(struct flow *flow)
 {
     struct conn *c = conn_of(flow);
     struct worker *w = c->worker;
-    int end = io_recv_end(&c->recv);
+    int end = stream_end(&c->stream);
 
     if (c->request != NULL) {
         /* The end of its stream may be a half-close; a reset is its end. */
@@ -243,6 +457,14 @@ static enum flow_result step_request(struct flow *flow)
     return go(c, STEP_HEAD);
 }
 
+/* Only once nothing of an answer is on its way, and only if none was cut short. */
+static void end_sending(struct conn *c)
+{
+    if (!c->ended && !c->cut)
+        stream_end_sending(c->worker->io, &c->stream);
+    c->ended = true;
+}
+
 /* Closing a socket that holds unread bytes resets it, and the client may never see the answer. So: say that
  * no more comes, and read what it still sends for a bounded while. */
 static enum flow_result step_linger(struct flow *flow)
@@ -254,17 +476,17 @@ static enum flow_result step_linger(struct flow *flow)
     if (!c->head_timing || c->head_n == 0) {
         c->head_timing = true;
         c->head_n = 1; /* counts what is discarded from here on */
-        io_shutdown_send(io, c->fd);
+        end_sending(c);
         io_timer_set(io, &c->timer, flow, LINGER_MS);
     }
-    while ((run = io_recv_peek(io, &c->recv)).n > 0 && c->head_n < LINGER_BYTES_MAX) {
+    while ((run = stream_peek(io, &c->stream)).n > 0 && c->head_n < LINGER_BYTES_MAX) {
         c->head_n += (uint32_t)run.n;
-        io_recv_consume(io, &c->recv, run.n);
+        stream_consume(io, &c->stream, run.n);
     }
-    if (c->timer.fired || io_recv_end(&c->recv) != 0)
+    if (c->timer.fired || stream_end(&c->stream) != 0)
         return go(c, STEP_CLOSE);
     if (c->head_n < LINGER_BYTES_MAX) /* past it the client has to wait, and may see its answer meanwhile */
-        io_recv_arm(io, &c->recv);
+        stream_arm(io, &c->stream);
     return FLOW_WAIT;
 }
 
@@ -273,7 +495,9 @@ static enum flow_result step_close(struct flow *flow)
     struct conn *c = conn_of(flow);
 
     io_timer_cancel(c->worker->io, &c->timer);
-    return io_recv_stop(c->worker->io, &c->recv) ? FLOW_DONE : FLOW_WAIT;
+    if (stream_is_tls(&c->stream)) /* a plain one says so by closing */
+        end_sending(c);
+    return stream_stop(c->worker->io, &c->stream) ? FLOW_DONE : FLOW_WAIT;
 }
 
 static void conn_done(struct flow *flow)
@@ -282,20 +506,22 @@ static void conn_done(struct flow *flow)
     struct worker *w = c->worker;
 
     CHECK(c->request == NULL);
-    io_close(w->io, c->fd);
+    io_close(w->io, stream_fd(&c->stream));
     free(c->head);
+    if (c->tls_next != NULL)
+        tls_server_unref(&c->tls_next);
     list_remove(&c->node);
     stat_dec(&w->stats.connections_open);
     c->magic = 0;
     pool_put(&w->conns, c);
 }
 
-static const flow_step conn_steps[] = {[STEP_HEAD] = step_head,
-                                       [STEP_REQUEST] = step_request,
-                                       [STEP_LINGER] = step_linger,
-                                       [STEP_CLOSE] = step_close};
+static const flow_step conn_steps[] = {
+    [STEP_PROXY] = step_proxy,     [STEP_HANDSHAKE] = step_handshake, [STEP_HEAD] = step_head,
+    [STEP_REQUEST] = step_request, [STEP_LINGER] = step_linger,       [STEP_CLOSE] = step_close};
 static const char *const conn_step_names[] = {
-    [STEP_HEAD] = "head", [STEP_REQUEST] = "request", [STEP_LINGER] = "linger", [STEP_CLOSE] = "close"};
+    [STEP_PROXY] = "proxy",     [STEP_HANDSHAKE] = "handshake", [STEP_HEAD] = "head",
+    [STEP_REQUEST] = "request", [STEP_LINGER] = "linger",       [STEP_CLOSE] = "close"};
 static const struct flow_type conn_type = {
     .name = "connection",
     .steps = conn_steps,

@@ -104,8 +104,9 @@ void fill_forget_body(struct fill *f)
 {
     CHECK_MAGIC(f, FILL_MAGIC);
     f->body_gone = true;
-    if (f->op.in_flight && f->body_run_n > 0)
-        io_cancel(io_of(f), &f->op); /* it sends from the client's buffers: they stay until it is complete */
+    if (stream_is_sending(&f->send) && f->body_run_n > 0)
+        stream_send_cancel(io_of(f), &f->conn->stream,
+                           &f->send); /* it sends from the client's buffers: they stay until it is complete */
     else
         request_body_taken(TAKE(&f->body_from));
     io_wake(io_of(f), &f->flow);
@@ -125,7 +126,7 @@ enum flow_result fill_drop(struct fill *f, bool retry, unsigned status, const ch
     f->error.status = (uint16_t)status;
     f->error.reason = reason;
     f->after_drop_retry = retry && f->tries < FILL_TRIES_MAX && !f->has_body &&
-                          (http_method_is_safe(f->method) || f->out_sent == 0);
+                          (http_method_is_safe(f->method) || !f->out_begun);
     io_timer_cancel(io_of(f), &f->timer);
     f->flow.step = STEP_DROP;
     return FLOW_NEXT;
@@ -241,7 +242,7 @@ static enum flow_result step_connect(struct flow *flow)
         stat_inc(&f->worker->stats.upstream_connect_errors);
         return fill_drop(f, false, 503, "no socket for the upstream");
     }
-    io_connect(io_of(f), &f->op, flow, f->conn->fd, &to->sa, address_bytes(to));
+    io_connect(io_of(f), &f->op, flow, stream_fd(&f->conn->stream), &to->sa, address_bytes(to));
     f->flow.step = STEP_CONNECTING;
     return FLOW_WAIT;
 }
@@ -292,31 +293,27 @@ static enum flow_result send_failed(struct fill *f, int result)
 static enum flow_result step_send(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
-    int result;
+    struct stream *stream = &f->conn->stream;
+    int error;
 
     if (f->body_gone)
         return body_is_gone(f);
     if (f->out == NULL) {
         f->request_unix_s = io_now_unix_s(io_of(f));
-        f->out_sent = 0;
         if (upward_render(f) != 0)
             return fill_drop(f, false, 503, "out of memory");
-        io_send(io_of(f), &f->op, flow, f->conn->fd, f->out, f->out_n);
+        f->out_begun = true;
+        stream_send_bytes(io_of(f), stream, &f->send, flow, &f->vecs[0], f->out, f->out_n);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->upstream_first_byte_ms);
-        io_recv_arm(io_of(f), &f->conn->recv);
+        stream_arm(io_of(f), stream);
         return FLOW_WAIT;
     }
     if (f->timer.fired)
         return lost(f, 0, 504, "the request could not be sent in time");
-    if (!io_op_take(&f->op, &result))
+    if (!stream_send_take(io_of(f), stream, &f->send, &error))
         return FLOW_WAIT;
-    if (result <= 0)
-        return send_failed(f, result);
-    f->out_sent += (size_t)result;
-    if (f->out_sent < f->out_n) {
-        io_send(io_of(f), &f->op, flow, f->conn->fd, f->out + f->out_sent, f->out_n - f->out_sent);
-        return FLOW_WAIT;
-    }
+    if (error != 0)
+        return send_failed(f, error);
     if (f->body_from == NULL)
         return await_head(f, true);
     io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
@@ -327,41 +324,37 @@ static enum flow_result step_send(struct flow *flow)
 /* The head of an answer, or a lost connection, ends the sending: who answers early reads no more. */
 static bool answer_begun(struct fill *f)
 {
-    return io_recv_peek(io_of(f), &f->conn->recv).n > 0 || io_recv_end(&f->conn->recv) != 0;
+    return stream_peek(io_of(f), &f->conn->stream).n > 0 || stream_end(&f->conn->stream) != 0;
 }
 
 static void send_body_run(struct fill *f, struct str run, bool chunked)
 {
+    struct stream *stream = &f->conn->stream;
     struct buf head = buf_of(f->chunk_head, sizeof f->chunk_head);
-    size_t n = 0;
+    unsigned n = 0;
 
     io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
-    if (!chunked) {
-        io_send(io_of(f), &f->op, &f->flow, f->conn->fd, run.p, run.n);
-        f->out_n = run.n;
-        return;
+    if (chunked) {
+        http1_add_chunk_head(&head, run.n);
+        f->vecs[n++] = (struct iovec){head.p, head.n};
     }
-    http1_add_chunk_head(&head, run.n);
-    f->vecs[n++] = (struct iovec){head.p, head.n};
     f->vecs[n++] = (struct iovec){(void *)(uintptr_t)run.p, run.n};
-    f->vecs[n++] = (struct iovec){(void *)(uintptr_t)HTTP1_CHUNK_END, 2};
-    f->message = (struct msghdr){.msg_iov = f->vecs, .msg_iovlen = n};
-    f->out_n = head.n + run.n + 2;
-    io_sendmsg(io_of(f), &f->op, &f->flow, f->conn->fd, &f->message);
+    if (chunked)
+        f->vecs[n++] = (struct iovec){(void *)(uintptr_t)HTTP1_CHUNK_END, 2};
+    stream_send(io_of(f), stream, &f->send, &f->flow, f->vecs, n);
 }
 
 static enum flow_result body_end(struct fill *f, bool chunked)
 {
     f->body_sent = true;
     request_body_taken(TAKE(&f->body_from));
-    if (chunked) {
-        f->out_n = sizeof HTTP1_CHUNKED_END - 1;
-        f->body_run_n = 0;
-        io_send(io_of(f), &f->op, &f->flow, f->conn->fd, HTTP1_CHUNKED_END, f->out_n);
-        io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
-        return FLOW_WAIT;
-    }
-    return await_head(f, true);
+    if (!chunked)
+        return await_head(f, true);
+    f->body_run_n = 0;
+    stream_send_bytes(io_of(f), &f->conn->stream, &f->send, &f->flow, &f->vecs[0], HTTP1_CHUNKED_END,
+                      sizeof HTTP1_CHUNKED_END - 1);
+    io_timer_set(io_of(f), &f->timer, &f->flow, timeouts_of(f)->upstream_between_bytes_ms);
+    return FLOW_WAIT;
 }
 
 static enum flow_result step_send_body(struct flow *flow)
@@ -374,21 +367,21 @@ static enum flow_result step_send_body(struct flow *flow)
 
     if (f->body_gone)
         return body_is_gone(f);
-    if (io_op_take(&f->op, &result)) {
+    if (stream_send_take(io_of(f), &f->conn->stream, &f->send, &result)) {
         f->body_run_n = 0; /* the client's buffers are lent no longer, whatever became of them */
-        if (result <= 0 || (size_t)result != f->out_n) /* all or nothing was asked for */
-            return answer_begun(f) ? await_head(f, false) : send_failed(f, result <= 0 ? result : -EPIPE);
+        if (result != 0)
+            return answer_begun(f) ? await_head(f, false) : send_failed(f, result);
         if (run_n > 0)
             request_body_consume(f->body_from, run_n);
         if (f->body_sent)
             return await_head(f, true);
         io_timer_set(io_of(f), &f->timer, flow, timeouts_of(f)->client_body_ms);
     }
-    if (f->op.in_flight) {
+    if (stream_is_sending(&f->send)) {
         if (f->timer.fired)
             return lost(f, 0, 504, "the upstream does not take the body");
         if (answer_begun(f))
-            io_cancel(io_of(f), &f->op);
+            stream_send_cancel(io_of(f), &f->conn->stream, &f->send);
         return FLOW_WAIT;
     }
     if (answer_begun(f))
@@ -433,8 +426,8 @@ static bool head_reserve(struct fill *f, size_t n)
  * comes after the head stays with the connection. */
 static int read_head(struct fill *f)
 {
-    struct io_recv *recv = &f->conn->recv;
-    struct str run = io_recv_peek(io_of(f), recv);
+    struct stream *stream = &f->conn->stream;
+    struct str run = stream_peek(io_of(f), stream);
     size_t had = f->head_n, take = run.n;
     int n;
 
@@ -450,10 +443,10 @@ static int read_head(struct fill *f)
     if (http1_head_ready(f->head, f->head_n, HTTP_RESPONSE_HEAD_BYTES_MAX, &f->head_scanned))
         n = http1_parse_response(f->head, f->head_n, f->method == HTTP_HEAD, &f->response);
     if (n <= 0) {
-        io_recv_consume(io_of(f), recv, take);
+        stream_consume(io_of(f), stream, take);
         return n;
     }
-    io_recv_consume(io_of(f), recv, (size_t)n - had);
+    stream_consume(io_of(f), stream, (size_t)n - had);
     f->head_n = (size_t)n;
     return n;
 }
@@ -467,8 +460,9 @@ static void forget_head(struct fill *f)
 /* The answer is whole: its connection may carry another, unless something says that it may not. */
 static void give_back(struct fill *f)
 {
-    if (f->conn != NULL && f->request_whole && !f->op.in_flight && f->response.keep_alive &&
-        io_recv_peek(io_of(f), &f->conn->recv).n == 0 && io_recv_end(&f->conn->recv) == 0)
+    if (f->conn != NULL && f->request_whole && !f->op.in_flight && !stream_is_sending(&f->send) &&
+        f->response.keep_alive && stream_peek(io_of(f), &f->conn->stream).n == 0 &&
+        stream_end(&f->conn->stream) == 0)
         upstream_give_back(&f->conn);
 }
 
@@ -500,7 +494,7 @@ enum flow_result fill_head_complete(struct fill *f)
 static enum flow_result step_head(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
-    struct io_recv *recv = &f->conn->recv;
+    struct stream *stream = &f->conn->stream;
     int n;
 
     if (f->timer.fired)
@@ -510,16 +504,16 @@ static enum flow_result step_head(struct flow *flow)
         if (n > 0 && f->response.status < 200 && f->response.status != 101) {
             forget_head(f); /* 100 and 103 are for the one who asked upstream, which is us */
             n = 0;
-        } else if (n == 0 && io_recv_peek(io_of(f), recv).n == 0) {
+        } else if (n == 0 && stream_peek(io_of(f), stream).n == 0) {
             break;
         }
     } while (n == 0);
     if (n < 0 || (n > 0 && f->response.status == 101))
         return lost(f, 0, 502, n < 0 ? http1_error_reason(n) : "an upgrade that was not asked for");
     if (n == 0) {
-        if (io_recv_end(recv) != 0)
-            return lost(f, io_recv_end(recv), 502, "the connection ended before the answer's head");
-        io_recv_arm(io_of(f), recv);
+        if (stream_end(stream) != 0)
+            return lost(f, stream_end(stream), 502, "the connection ended before the answer's head");
+        stream_arm(io_of(f), stream);
         return FLOW_WAIT;
     }
     upstream_succeeded(f->upstream);
@@ -568,10 +562,10 @@ static enum flow_result cut_short(struct fill *f, int error)
 
 static enum flow_result body_chunked(struct fill *f)
 {
-    struct io_recv *recv = &f->conn->recv;
+    struct stream *stream = &f->conn->stream;
 
     for (;;) {
-        struct str in = io_recv_peek(io_of(f), recv), rest = in, body;
+        struct str in = stream_peek(io_of(f), stream), rest = in, body;
         struct http1_chunked before = f->chunked;
         int result;
 
@@ -590,28 +584,28 @@ static enum flow_result body_chunked(struct fill *f)
                 if (part.n > 0) {
                     struct str again = part;
                     (void)http1_chunked_next(&f->chunked, &again, &body);
-                    io_recv_consume(io_of(f), recv, part.n);
+                    stream_consume(io_of(f), stream, part.n);
                 }
                 return fill_no_room(f);
             }
         }
-        io_recv_consume(io_of(f), recv, in.n - rest.n);
+        stream_consume(io_of(f), stream, in.n - rest.n);
         if (result == HTTP1_CHUNKED_DONE)
             return fill_whole(f, true);
     }
-    if (io_recv_end(recv) != 0)
-        return cut_short(f, io_recv_end(recv));
-    io_recv_arm(io_of(f), recv);
+    if (stream_end(stream) != 0)
+        return cut_short(f, stream_end(stream));
+    stream_arm(io_of(f), stream);
     return FLOW_WAIT;
 }
 
 /* What came in the same buffer as the head. Returns false when the ring is full. */
 static bool take_early_body(struct fill *f, uint64_t max)
 {
-    struct io_recv *recv = &f->conn->recv;
+    struct stream *stream = &f->conn->stream;
 
     while (max > 0) {
-        struct str run = io_recv_peek(io_of(f), recv);
+        struct str run = stream_peek(io_of(f), stream);
         long n;
 
         if (run.n == 0)
@@ -619,7 +613,7 @@ static bool take_early_body(struct fill *f, uint64_t max)
         if (run.n > max)
             run.n = max;
         n = copy_body(f, run);
-        io_recv_consume(io_of(f), recv, (size_t)n);
+        stream_consume(io_of(f), stream, (size_t)n);
         if (f->response.framing == HTTP_BODY_LENGTH)
             f->body_left -= (uint64_t)n;
         max -= (uint64_t)n;
@@ -651,21 +645,21 @@ static enum flow_result body_plain(struct fill *f)
     if (!take_early_body(f, to_length ? f->body_left : UINT64_MAX))
         return fill_no_room(f);
     if (to_length && f->body_left == 0) {
-        if (io_recv_peek(io_of(f), &f->conn->recv).n > 0)
+        if (stream_peek(io_of(f), &f->conn->stream).n > 0)
             stat_inc(&f->worker->stats.origin_longer);
         return fill_whole(f, true);
     }
-    if (io_recv_end(&f->conn->recv) != 0) {
-        if (!to_length && io_recv_end(&f->conn->recv) == -ENODATA)
+    if (stream_end(&f->conn->stream) != 0) {
+        if (!to_length && stream_end(&f->conn->stream) == -ENODATA)
             return fill_whole(f, false);
-        return cut_short(f, io_recv_end(&f->conn->recv));
+        return cut_short(f, stream_end(&f->conn->stream));
     }
     to = flight_room(f->flight, &room);
     if (room == 0)
         return fill_no_room(f);
     if (to_length && room > f->body_left)
         room = (size_t)f->body_left;
-    io_recv_into(io_of(f), &f->op, &f->flow, f->conn->fd, to, room);
+    stream_recv_into(io_of(f), &f->conn->stream, &f->op, &f->flow, to, room);
     return FLOW_WAIT;
 }
 
@@ -700,13 +694,18 @@ static enum flow_result step_drop(struct flow *flow)
     resolve_cancel(&f->resolve);
     upstream_wait_cancel(&f->waiter);
     io_timer_cancel(io_of(f), &f->timer);
-    if (f->op.in_flight)
+    if (f->op.in_flight && f->conn != NULL)
+        stream_cancel(io_of(f), &f->conn->stream, &f->op);
+    else if (f->op.in_flight) /* of a file */
         io_cancel(io_of(f), &f->op);
-    if (f->conn != NULL && !io_recv_stop(io_of(f), &f->conn->recv))
+    if (stream_is_sending(&f->send))
+        stream_send_cancel(io_of(f), &f->conn->stream, &f->send);
+    if (f->op.in_flight || stream_is_sending(&f->send))
         return FLOW_WAIT;
-    if (f->op.in_flight)
+    if (f->conn != NULL && !stream_stop(io_of(f), &f->conn->stream))
         return FLOW_WAIT;
     (void)io_op_take(&f->op, &ignored);
+    (void)io_op_take(&f->send.op, &ignored);
     if (f->conn != NULL)
         upstream_close(&f->conn);
     fill_file_close(f);

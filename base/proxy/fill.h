@@ -77,13 +77,14 @@ struct fill {
     int addresses_n, address_at;
 
     char *out; /* the request as sent */
-    size_t out_n, out_sent;
-    char *head; /* the answer's head, as far as it has come */
+    size_t out_n;
+    bool out_begun; /* some of it may have gone up */
+    char *head;     /* the answer's head, as far as it has come */
     size_t head_n, head_cap, head_scanned;
     struct http1_response response;
     struct http1_chunked chunked;
-    struct io_op op; /* connect, send, receive: one at a time beside the connection's own receive */
-    struct msghdr message;
+    struct io_op op; /* connect, receive: one at a time beside the connection's own receive */
+    struct stream_send send;
     struct iovec vecs[3];
     char chunk_head[HTTP1_CHUNK_HEAD_MAX + 2];
     size_t body_run_n; /* of the request's body, in flight */

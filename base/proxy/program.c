@@ -147,7 +147,7 @@ static void warn_of_what_stays(const struct proxy_conf *old, const struct proxy_
     bool listeners = old->listen_n != now->listen_n;
 
     for (unsigned i = 0; i < old->listen_n && !listeners; i++)
-        listeners = !str_eq(old->listen[i].text, now->listen[i].text);
+        listeners = !str_eq(old->listen[i].address.text, now->listen[i].address.text);
     if (listeners)
         log_warn("listen changed; that needs a restart, and the old addresses stay");
     if (old->memory_bytes != now->memory_bytes)
@@ -432,10 +432,11 @@ static int probe_listeners(const struct life *life)
         struct address address;
         int error;
 
-        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].addr, &address) == 0);
+        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].address.addr, &address) == 0);
         error = listener_probe(&address);
         if (error != 0) {
-            log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].text), strerror(-error));
+            log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].address.text),
+                      strerror(-error));
             return error;
         }
     }

@@ -88,15 +88,29 @@ static bool same_address(const struct proxy_address *a, const struct proxy_addre
     return a->addr_len == b->addr_len && memcmp(&a->addr, &b->addr, a->addr_len) == 0;
 }
 
+static const struct ip_block *load_blocks(struct loader *l, const char *path, char **raw, unsigned n)
+{
+    struct ip_block *items = arena_new(l->a, struct ip_block, n);
+    for (unsigned i = 0; i < n; i++)
+        if (ip_block_parse(str_z(raw[i]), &items[i]) < 0)
+            conf_fail(l->conf, CONF_PATH("%s[%u]", path, i),
+                      "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"", raw[i]);
+    return items;
+}
+
 static void load_listen(struct loader *l)
 {
-    struct proxy_address *items = arena_new(l->a, struct proxy_address, l->raw->listen_count);
+    struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
         if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
             conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
-        load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i]);
+        load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
+        items[i].proxy_protocol =
+            load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
+                        l->raw->listen[i].proxy_protocol_count);
+        items[i].proxy_protocol_n = l->raw->listen[i].proxy_protocol_count;
         for (unsigned k = 0; k < i; k++)
-            if (same_address(&items[i], &items[k]))
+            if (same_address(&items[i].address, &items[k].address))
                 conf_fail(l->conf, CONF_PATH("listen[%u].address", i), "is the same as that of listen[%u]",
                           k);
     }
@@ -140,7 +154,7 @@ static void load_admin(struct loader *l)
         if (conf_status(l->conf) == 0 && !admin->address.loopback && raw->token == NULL)
             conf_fail(l->conf, "admin.address", "%s is not loopback, so admin needs a `token`", raw->address);
         for (unsigned i = 0; i < l->out->listen_n; i++)
-            if (same_address(&admin->address, &l->out->listen[i]))
+            if (same_address(&admin->address, &l->out->listen[i].address))
                 conf_fail(l->conf, "admin.address", "is the same as that of listen[%u]", i);
     }
     admin->hosts = load_hosts(l, "admin.hosts", raw->hosts, raw->hosts_count);
@@ -149,13 +163,8 @@ static void load_admin(struct loader *l)
 
 static void load_trusted(struct loader *l)
 {
-    struct ip_block *items = arena_new(l->a, struct ip_block, l->raw->trusted_proxies_count);
-    for (unsigned i = 0; i < l->raw->trusted_proxies_count; i++)
-        if (ip_block_parse(str_z(l->raw->trusted_proxies[i]), &items[i]) < 0)
-            conf_fail(l->conf, CONF_PATH("trusted_proxies[%u]", i),
-                      "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"",
-                      l->raw->trusted_proxies[i]);
-    l->out->trusted_proxies = items;
+    l->out->trusted_proxies =
+        load_blocks(l, "trusted_proxies", l->raw->trusted_proxies, l->raw->trusted_proxies_count);
     l->out->trusted_proxies_n = l->raw->trusted_proxies_count;
 }
 
@@ -185,6 +194,8 @@ static void load_timeouts(struct loader *l)
     l->out->timeouts = (struct proxy_timeouts){
 #define TIMEOUT(key, absent_ms, max_ms)                                                                      \
     .key##_ms = conf_duration_ms(c, "timeouts." #key, raw->key, absent_ms, 1, max_ms)
+        TIMEOUT(client_hello, 5000, HOUR_MS),
+        TIMEOUT(client_handshake, 10000, HOUR_MS),
         TIMEOUT(client_head, 10000, HOUR_MS),
         TIMEOUT(client_idle, 75000, 24 * HOUR_MS),
         TIMEOUT(client_body, 30000, HOUR_MS),
@@ -207,6 +218,10 @@ static void load_limits(struct loader *l)
     l->out->limits = (struct proxy_limits){
         .connections_max =
             (unsigned)conf_number(c, "limits.connections_max", raw->connections_max, 65536, 1, 10000000),
+        .tls_handshakes_max =
+            (unsigned)conf_number(c, "limits.tls_handshakes_max", raw->tls_handshakes_max, 1024, 1, 1000000),
+        .http2_streams_max =
+            (unsigned)conf_number(c, "limits.http2_streams_max", raw->http2_streams_max, 100, 1, 10000),
         .client_requests_max = (unsigned)conf_number(c, "limits.client_requests_max",
                                                      raw->client_requests_max, 100000, 1, 1000000000),
         .client_rate_min = conf_bytes_per_s(c, "limits.client_rate_min", raw->client_rate_min, 1024, 0, GIB),
@@ -265,10 +280,10 @@ static void load_peers(struct loader *l)
     if (l->out->role != PROXY_ROLE_SHIELD || l->out->peers_token.n > 0 || conf_status(l->conf) < 0)
         return;
     for (unsigned i = 0; i < l->out->listen_n; i++)
-        if (!l->out->listen[i].loopback)
+        if (!l->out->listen[i].address.loopback)
             conf_fail(l->conf, CONF_PATH("listen[%u].address", i),
                       "%s is not loopback, so the shield needs `peers: {token: FILE}`",
-                      l->out->listen[i].text.p);
+                      l->out->listen[i].address.text.p);
 }
 
 static void load_access_log(struct loader *l)

@@ -11,6 +11,7 @@
 
 #include "http/signed_url.h"
 #include "http/url.h"
+#include "net/tls.h"
 #include "proxy/rules.h"
 #include "util/arena.h"
 #include "util/conf.h"
@@ -31,6 +32,14 @@ struct proxy_address {
     struct sockaddr_storage addr;
     socklen_t addr_len;
     bool loopback;
+};
+
+struct proxy_listen {
+    struct proxy_address address;
+    struct tls_server *tls;                /* NULL: plain */
+    bool http2;                            /* with TLS by ALPN; without, who begins with its preface */
+    const struct ip_block *proxy_protocol; /* peers that begin with a PROXY header; none: nobody */
+    unsigned proxy_protocol_n;
 };
 
 struct proxy_admin {
@@ -73,6 +82,8 @@ struct proxy_signing {
 enum proxy_log_format { PROXY_LOG_JSON, PROXY_LOG_COMBINED };
 
 struct proxy_timeouts {
+    uint64_t client_hello_ms;     /* TLS: from the connection to a whole ClientHello */
+    uint64_t client_handshake_ms; /* and to the handshake's end */
     uint64_t client_head_ms; /* from the first byte of a request's head (or the connection) to its last */
     uint64_t client_idle_ms; /* keep-alive between requests */
     uint64_t client_body_ms; /* without a byte of a request's body */
@@ -86,7 +97,9 @@ struct proxy_timeouts {
 
 struct proxy_limits {
     unsigned connections_max;     /* clients, over all workers */
-    unsigned client_requests_max; /* on one connection, then Connection: close */
+    unsigned tls_handshakes_max;  /* under way at once, over all workers; more wait */
+    unsigned http2_streams_max;   /* requests under way on one HTTP/2 connection */
+    unsigned client_requests_max; /* on one connection, then it closes */
     uint64_t client_rate_min;     /* bytes per second; 0: none. Slower for client_rate_grace is cut off */
     uint64_t client_rate_grace_ms;
     unsigned upstream_idle_max; /* pooled connections an upstream, a worker */
@@ -102,7 +115,7 @@ struct proxy_conf {
     struct str file; /* its own path */
     struct str name; /* for Cache-Status and CDN-Loop: "segue-edge", "segue-shield" or `name` */
 
-    const struct proxy_address *listen;
+    const struct proxy_listen *listen;
     unsigned listen_n;
     struct proxy_admin admin;
     const struct str *hosts; /* lower case, without port; none: any Host */

@@ -23,8 +23,10 @@
 static const cyaml_schema_value_t text_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, TEXT_BYTES_MAX)};
 
-static const cyaml_schema_field_t listen_fields[] = {TEXT("address", struct raw_listen, address),
-                                                     LOOKED_AT("tls"), CYAML_FIELD_END};
+static const cyaml_schema_field_t listen_fields[] = {
+    TEXT("address", struct raw_listen, address), LOOKED_AT("tls"),
+    LIST_OPT("proxy_protocol", struct raw_listen, proxy_protocol, &text_entry, PROXY_TRUSTED_MAX),
+    CYAML_FIELD_END};
 
 static const cyaml_schema_value_t listen_entry = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_listen, listen_fields)};
@@ -107,6 +109,8 @@ static const cyaml_schema_field_t access_log_fields[] = {
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t timeouts_fields[] = {
+    WORD_OPT("client_hello", struct raw_timeouts, client_hello),
+    WORD_OPT("client_handshake", struct raw_timeouts, client_handshake),
     WORD_OPT("client_head", struct raw_timeouts, client_head),
     WORD_OPT("client_idle", struct raw_timeouts, client_idle),
     WORD_OPT("client_body", struct raw_timeouts, client_body),
@@ -120,6 +124,8 @@ static const cyaml_schema_field_t timeouts_fields[] = {
 
 static const cyaml_schema_field_t limits_fields[] = {
     WORD_OPT("connections_max", struct raw_limits, connections_max),
+    WORD_OPT("tls_handshakes_max", struct raw_limits, tls_handshakes_max),
+    WORD_OPT("http2_streams_max", struct raw_limits, http2_streams_max),
     WORD_OPT("client_requests_max", struct raw_limits, client_requests_max),
     WORD_OPT("client_rate_min", struct raw_limits, client_rate_min),
     WORD_OPT("client_rate_grace", struct raw_limits, client_rate_grace),

@@ -6,6 +6,8 @@
 
 struct raw_listen {
     char *address;
+    char **proxy_protocol;
+    unsigned proxy_protocol_count;
 };
 
 struct raw_admin {
@@ -38,13 +40,14 @@ struct raw_access_log {
 };
 
 struct raw_timeouts {
-    char *client_head, *client_idle, *client_body, *client_send;
+    char *client_hello, *client_handshake, *client_head, *client_idle, *client_body, *client_send;
     char *upstream_connect, *upstream_first_byte, *upstream_between_bytes, *upstream_idle;
     char *drain;
 };
 
 struct raw_limits {
-    char *connections_max, *client_requests_max, *client_rate_min, *client_rate_grace;
+    char *connections_max, *tls_handshakes_max, *http2_streams_max, *client_requests_max, *client_rate_min,
+        *client_rate_grace;
     char *upstream_idle_max, *listen_backlog, *request_body_max, *object_max;
 };
 

@@ -42,6 +42,11 @@
 #define SIGNATURE(name, result)                                                                              \
     COUNTER("signatures_total", "Signed URLs checked, by result.", "result=\"" name "\"", signatures[result])
 
+#define PROXY_HEADER(name, result)                                                                           \
+    COUNTER("proxy_headers_total",                                                                           \
+            "Connections from peers named in listen[].proxy_protocol, by what they began with.",             \
+            "result=\"" name "\"", proxy_headers[result])
+
 const struct metric_desc proxy_stats_table[] = {
     EACH_CACHE(REQUESTS),
     EACH_CACHE(FIRST_BYTE),
@@ -66,6 +71,10 @@ const struct metric_desc proxy_stats_table[] = {
             accept_errors),
     GAUGE("connections", "Client connections open, by state.", "state=\"open\"", connections_open),
     GAUGE("connections", "", "state=\"active\"", connections_active),
+    PROXY_HEADER("ok", STAT_PROXY_HEADER_OK),
+    PROXY_HEADER("no_source", STAT_PROXY_HEADER_NO_SOURCE),
+    PROXY_HEADER("bad", STAT_PROXY_HEADER_BAD),
+    PROXY_HEADER("late", STAT_PROXY_HEADER_LATE),
     COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
     COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
     COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "net/resolve.h"
+#include "net/tls.h"
 #include "node/access_log.h"
 #include "util/stats.h"
 
@@ -23,7 +24,16 @@ enum stat_signature {
     STAT_SIGNATURES
 };
 
+enum stat_proxy_header {
+    STAT_PROXY_HEADER_OK,
+    STAT_PROXY_HEADER_NO_SOURCE, /* the proxy's own connection, or it does not know */
+    STAT_PROXY_HEADER_BAD,
+    STAT_PROXY_HEADER_LATE,
+    STAT_PROXY_HEADERS
+};
+
 struct proxy_stats {
+    struct tls_stats tls;
     uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];
@@ -36,6 +46,7 @@ struct proxy_stats {
 
     uint64_t connections_accepted, connections_refused, accept_errors;
     uint64_t connections_open, connections_active; /* gauges; active: with a request under way */
+    uint64_t proxy_headers[STAT_PROXY_HEADERS];
     uint64_t head_timeouts, slow_clients, bad_requests;
 
     uint64_t upstream_connects, upstream_reuses, upstream_connect_errors, upstream_resets, upstream_timeouts;

@@ -47,9 +47,9 @@ static enum flow_result go(struct request *r, uint8_t step)
     return FLOW_NEXT;
 }
 
-static struct request *request_new(struct conn *c)
+static struct request *request_new(struct carrier *c)
 {
-    struct worker *w = c->worker;
+    struct worker *w = c->conn->worker;
     struct request *r = pool_get(&w->requests);
 
     if (r == NULL)
@@ -58,7 +58,7 @@ static struct request *request_new(struct conn *c)
     flow_init(&r->flow, &request_type, STEP_ADMIT);
     r->magic = REQUEST_MAGIC;
     r->worker = w;
-    r->conn = c;
+    r->carrier = c;
     r->site = worker_site_ref(w->site);
     r->begun_ns = worker_now_ns(w);
     r->yielding.flow = &r->flow;
@@ -67,7 +67,7 @@ static struct request *request_new(struct conn *c)
     return r;
 }
 
-struct request *request_start(struct conn *c, const char *head, size_t head_n,
+struct request *request_start(struct carrier *c, const char *head, size_t head_n,
                               const struct http1_request *parsed)
 {
     struct request *r = request_new(c);
@@ -91,7 +91,7 @@ struct request *request_start(struct conn *c, const char *head, size_t head_n,
     return r;
 }
 
-struct request *request_start_refused(struct conn *c, unsigned status, const char *detail)
+struct request *request_start_refused(struct carrier *c, unsigned status, const char *detail)
 {
     struct request *r = request_new(c);
 
@@ -158,8 +158,7 @@ static enum flow_result step_admit(struct flow *flow)
     }
     if (r->body_over || !r->http.expect_continue)
         return go(r, STEP_PASS);
-    r->vecs_bytes = sizeof "HTTP/1.1 100 Continue\r\n\r\n" - 1;
-    io_send(r->worker->io, &r->send, flow, r->conn->fd, "HTTP/1.1 100 Continue\r\n\r\n", r->vecs_bytes);
+    r->carrier->ops->send_continue(r->carrier, r);
     io_timer_set(r->worker->io, &r->timer, flow, r->site->site->conf->timeouts.client_send_ms);
     r->flow.step = STEP_CONTINUE;
     return FLOW_WAIT;
@@ -168,16 +167,16 @@ static enum flow_result step_admit(struct flow *flow)
 static enum flow_result step_continue(struct flow *flow)
 {
     struct request *r = request_of(flow);
-    int result;
+    int error;
 
-    if (!io_op_take(&r->send, &result)) {
+    if (!r->carrier->ops->send_take(r->carrier, r, &error)) {
         r->aborted = r->aborted || r->timer.fired;
         if (r->aborted)
-            io_cancel(r->worker->io, &r->send);
+            r->carrier->ops->send_cancel(r->carrier, r);
         return FLOW_WAIT;
     }
     io_timer_cancel(r->worker->io, &r->timer);
-    if (result != (int)r->vecs_bytes || r->aborted) {
+    if (error != 0 || r->aborted) {
         r->aborted = true;
         return go(r, STEP_END);
     }
@@ -490,7 +489,7 @@ enum body {
 static void add_run(struct request *r, struct str run)
 {
     if (r->chunked) {
-        struct buf b = buf_of(r->out + r->out_n, sizeof r->out - r->out_n);
+        struct buf b = buf_of(r->rendered + r->rendered_n, sizeof r->rendered - r->rendered_n);
 
         http1_add_chunk_head(&b, run.n);
         CHECK(!b.overflow);
@@ -499,7 +498,7 @@ static void add_run(struct request *r, struct str run)
     request_add_vec(r, run.p, run.n);
     if (r->chunked)
         request_add_vec(r, HTTP1_CHUNK_END, 2);
-    r->vecs_body_bytes += run.n;
+    r->out.body_bytes += run.n;
     r->at += run.n;
 }
 
@@ -557,28 +556,9 @@ static enum body add_body(struct request *r)
     return BODY_ADDED;
 }
 
-/* How often a send that lasts is looked at: a client must have taken bytes between two looks. */
-static uint64_t look_ms(const struct request *r)
+static enum flow_result send_out(struct request *r)
 {
-    const struct proxy_conf *conf = r->site->site->conf;
-
-    return conf->limits.client_rate_min > 0 ? conf->limits.client_rate_grace_ms
-                                            : conf->timeouts.client_send_ms;
-}
-
-static enum flow_result send_vecs(struct request *r)
-{
-    struct io *io = r->worker->io;
-
-    if (r->vecs_n - r->vec_at == 1) {
-        io_send(io, &r->send, &r->flow, r->conn->fd, r->vecs[r->vec_at].iov_base, r->vecs[r->vec_at].iov_len);
-    } else {
-        r->message = (struct msghdr){.msg_iov = &r->vecs[r->vec_at], .msg_iovlen = r->vecs_n - r->vec_at};
-        io_sendmsg(io, &r->send, &r->flow, r->conn->fd, &r->message);
-    }
-    r->head_sent = true;
-    r->acked_bytes = UINT64_MAX;
-    io_timer_set(io, &r->timer, &r->flow, look_ms(r));
+    request_send(r);
     r->flow.step = STEP_SENDING;
     return FLOW_WAIT;
 }
@@ -637,16 +617,16 @@ static enum flow_result end_of_range(struct request *r)
         if (++r->range_at < r->ranges.n) {
             r->at = r->ranges.at[r->range_at].first;
             r->end = r->ranges.at[r->range_at].last + 1;
-            return r->vecs_n > 0 ? send_vecs(r) : FLOW_NEXT;
+            return r->out.vecs_n > 0 ? send_out(r) : FLOW_NEXT;
         }
         request_render_part(r);
         r->multipart = false;
         r->at = r->end;
-    } else if (r->chunked && !r->last_sent) {
+    } else if (r->chunked && !r->out.last) {
         request_add_vec(r, HTTP1_CHUNKED_END, sizeof HTTP1_CHUNKED_END - 1);
     }
-    r->last_sent = true;
-    return r->vecs_n > 0 ? send_vecs(r) : go(r, STEP_END);
+    r->out.last = true;
+    return r->out.vecs_n > 0 || r->carrier->frames_body ? send_out(r) : go(r, STEP_END);
 }
 
 static enum flow_result step_body(struct flow *flow)
@@ -656,22 +636,22 @@ static enum flow_result step_body(struct flow *flow)
     list_remove(&r->yielding.node);
     if (r->aborted)
         return go(r, STEP_END);
-    if (r->head_sent && !r->last_sent && !source_fits(r))
+    if (r->head_sent && !r->out.last && !source_fits(r))
         return other_version(r);
-    if (r->last_sent)
+    if (r->out.last)
         return go(r, STEP_END);
     switch (add_body(r)) {
     case BODY_ADDED:
         if (r->at == r->end && !r->multipart && !r->chunked)
-            r->last_sent = true;
-        return send_vecs(r);
+            r->out.last = true;
+        return send_out(r);
     case BODY_WAIT:
-        if (r->vecs_n > 0)
-            return send_vecs(r);
+        if (r->out.vecs_n > 0)
+            return send_out(r);
         return flight_wait(&r->reader, (enum flight_state)r->seen_state, r->seen_written) ? FLOW_WAIT
                                                                                           : FLOW_NEXT;
     case BODY_ELSEWHERE:
-        return r->vecs_n > 0 ? send_vecs(r) : next_slice(r);
+        return r->out.vecs_n > 0 ? send_out(r) : next_slice(r);
     case BODY_END:
         return end_of_range(r);
     case BODY_BROKEN:
@@ -681,70 +661,20 @@ static enum flow_result step_body(struct flow *flow)
     return go(r, STEP_END);
 }
 
-/* --- sending --- */
-
-/* A send that takes long is no fault as long as the client takes bytes at the least rate. */
-static bool is_too_slow(struct request *r)
-{
-    const struct proxy_limits *limits = &r->site->site->conf->limits;
-    uint64_t rate_min = limits->client_rate_min, acked = 0, before = r->acked_bytes;
-    uint64_t now_ns = worker_now_ns(r->worker), elapsed_ms = (now_ns - r->acked_since_ns) / NS_PER_MS;
-
-    if (io_acked_bytes(r->worker->io, r->conn->fd, &acked) != 0)
-        return true;
-    r->acked_bytes = acked;
-    r->acked_since_ns = now_ns;
-    io_timer_set(r->worker->io, &r->timer, &r->flow, look_ms(r));
-    if (before == UINT64_MAX) /* the first look only remembers */
-        return false;
-    if (r->rate_bytes_per_s > 0 && r->rate_bytes_per_s < rate_min)
-        rate_min = r->rate_bytes_per_s;
-    return acked == before || (acked - before) * 1000 < rate_min * elapsed_ms;
-}
-
-/* Takes n bytes off the front of what is to be sent. */
-static void advance_vecs(struct request *r, size_t n)
-{
-    while (n > 0 && n >= r->vecs[r->vec_at].iov_len) {
-        n -= r->vecs[r->vec_at].iov_len;
-        r->vec_at++;
-    }
-    if (n > 0) {
-        r->vecs[r->vec_at].iov_base = (char *)r->vecs[r->vec_at].iov_base + n;
-        r->vecs[r->vec_at].iov_len -= n;
-    }
-}
-
 static enum flow_result step_sending(struct flow *flow)
 {
     struct request *r = request_of(flow);
-    int result;
 
-    if (!io_op_take(&r->send, &result)) {
-        if (r->timer.fired && is_too_slow(r)) {
-            stat_inc(&r->worker->stats.slow_clients);
-            r->aborted = true;
-        }
-        if (r->aborted)
-            io_cancel(r->worker->io, &r->send);
+    switch (request_sent(r)) {
+    case REQUEST_SENDING:
         return FLOW_WAIT;
-    }
-    if (result <= 0 || r->aborted) {
+    case REQUEST_CUT:
         r->aborted = true;
         return go(r, STEP_END);
+    case REQUEST_SENT:
+        break;
     }
-    if (r->first_byte_ns == 0)
-        r->first_byte_ns = worker_now_ns(r->worker);
-    r->sent_bytes += (uint64_t)result;
-    r->vecs_bytes -= (uint64_t)result;
-    if (r->vecs_bytes > 0) {
-        advance_vecs(r, (size_t)result);
-        return send_vecs(r);
-    }
-    r->body_sent_bytes += r->vecs_body_bytes;
-    r->vecs_n = r->vec_at = 0;
-    r->vecs_body_bytes = 0;
-    if (r->last_sent)
+    if (r->out.last)
         return go(r, STEP_END);
     r->flow.step = STEP_BODY;
     if (!is_crowded(r))
@@ -777,12 +707,14 @@ static void write_log(struct request *r, uint64_t now_ns)
         .total_ns = now_ns - r->begun_ns,
         .body_bytes = r->body_sent_bytes,
         .sent_bytes = r->sent_bytes,
-        .client = r->conn->peer,
+        .client = r->carrier->conn->peer,
         .status = r->status,
         .upstream_status = r->upstream_status,
         .worker = w->index,
         .cache = r->cache,
-        .http_version = r->http.minor == 0 ? 10 : 11,
+        .http_version = r->carrier->http_version != 0 ? r->carrier->http_version
+                        : r->http.minor == 0          ? 10
+                                                      : 11,
         .aborted = r->aborted,
         .reason = str_z(r->reason),
         .uid = r->uid,
@@ -805,10 +737,8 @@ static enum flow_result step_end(struct flow *flow)
     struct request *r = request_of(flow);
     uint64_t now_ns = worker_now_ns(r->worker);
 
-    if (r->send.in_flight) {
-        io_cancel(r->worker->io, &r->send);
+    if (!request_stop_sending(r))
         return FLOW_WAIT;
-    }
     if (r->body_to != NULL) { /* it may be sending bytes that lie in the connection's buffers */
         r->close_after = true;
         fill_forget_body(r->body_to);
@@ -829,9 +759,12 @@ static void request_done(struct flow *flow)
 {
     struct request *r = CONTAINER_OF(flow, struct request, flow);
     struct worker *w = r->worker;
-    struct conn *c = r->conn;
-    bool close = r->aborted || r->close_after || !r->http.keep_alive;
-    bool unread = !r->body_over && !r->aborted;
+    struct carrier *c = r->carrier;
+    struct request_end end = {
+        .aborted = r->aborted,
+        .close = r->aborted || r->close_after || !r->http.keep_alive,
+        .unread = !r->body_over && !r->aborted,
+    };
 
     if (r->head != r->head_inline)
         free(r->head);
@@ -840,7 +773,7 @@ static void request_done(struct flow *flow)
     worker_site_unref(&r->site);
     r->magic = 0;
     pool_put(&w->requests, r);
-    conn_request_done(c, close, unread);
+    c->ops->done(c, &end);
 }
 
 static const flow_step request_steps[] = {

@@ -1,7 +1,7 @@
 /* One request, whatever carries it: judged, matched to a rule, its signature checked, looked up, and answered
  * from memory or from a flight. It is a flow of its own beside its connection's, so that a connection can
- * carry several; it hands what it sends to the connection and does not know how that is framed beyond
- * HTTP/1.1's head. It owns its copy of the head. */
+ * carry several; it hands what it sends to its carrier, heads in HTTP/1.1's form. It owns its copy of the
+ * head. */
 #pragma once
 
 #include "cache/flight.h"
@@ -10,14 +10,15 @@
 #include "http/range.h"
 #include "http/signed_url.h"
 #include "http/url.h"
+#include "net/stream.h"
+#include "proxy/carrier.h"
 #include "proxy/worker.h"
 
-struct conn;
 struct fill;
 
 #define REQUEST_MAGIC       0x52657175u
 #define REQUEST_HEAD_INLINE 1536 /* longer heads are allocated */
-#define REQUEST_OUT_BYTES   1024 /* what is rendered for an answer beside stored heads and bodies */
+#define REQUEST_TEXT_BYTES  1024 /* what is rendered for an answer beside stored heads and bodies */
 #define REQUEST_VECS_MAX    6
 
 /* What an answer is made from: a stored object, or a flight that is under way. */
@@ -34,11 +35,23 @@ struct answer_view {
     bool opaque; /* passed as it came: no ranges or conditionals of ours */
 };
 
+/* What is handed to the carrier next, or is on its way (request_send.c). */
+struct outgoing {
+    struct stream_send send;
+    struct iovec vecs[REQUEST_VECS_MAX];
+    unsigned vecs_n;
+    unsigned head_vecs_n; /* the first so many are the answer's head; 0 once that has gone */
+    uint64_t bytes, body_bytes;
+    bool last;            /* nothing follows */
+    uint64_t taken_bytes; /* by the client, at the last look; UINT64_MAX: none yet */
+    uint64_t taken_ns;
+};
+
 struct request {
     struct flow flow;
     uint32_t magic;
     struct worker *worker;
-    struct conn *conn;
+    struct carrier *carrier;
     struct worker_site *site;
     const struct rule *rule;
 
@@ -72,26 +85,20 @@ struct request {
     unsigned range_at;
     uint64_t at, end; /* in the representation: what is to be sent of this range */
     uint64_t total;
-    bool multipart, part_begun, chunked, unknown_length, head_sent, last_sent;
+    bool multipart, part_begun, chunked, unknown_length, head_sent;
     bool source_checked; /* object or flight is of the version that the head promised */
     uint8_t stale_slices_n;
     char boundary[25];
     uint8_t part_type_n;
     char part_type[128]; /* Content-Type of the parts; with a longer one there are none */
 
-    struct io_op send;
-    struct msghdr message;
-    struct iovec vecs[REQUEST_VECS_MAX];
-    unsigned vecs_n, vec_at;
-    uint64_t vecs_bytes, vecs_body_bytes; /* of what is in flight */
+    struct outgoing out;
     struct timer timer;
     struct worker_yielding yielding;
-    uint64_t acked_bytes; /* at the last look */
-    uint64_t acked_since_ns;
 
     uint64_t body_left; /* of the request's own */
     struct http1_chunked chunked_in;
-    uint64_t body_bytes; /* of a chunked one, so far */
+    uint64_t body_bytes; /* of one that does not say its length, so far */
     struct fill *body_to;
     bool body_over;
 
@@ -99,23 +106,22 @@ struct request {
     uint64_t sent_bytes, body_sent_bytes;
     uint16_t upstream_status;
 
-    size_t out_n;
+    size_t rendered_n;
 
     /* From here on written before it is read: request_new does not clear it. */
     struct http1_request http;
-    char out[REQUEST_OUT_BYTES];
+    char rendered[REQUEST_TEXT_BYTES];
     char uid_kid[96];
     char text_inline[768];
     char head_inline[REQUEST_HEAD_INLINE];
 };
 
-/* Takes a complete head (copied) that has been parsed, and starts the flow. NULL: no place; the connection
- * answers 503. */
-struct request *request_start(struct conn *c, const char *head, size_t head_n,
+/* Takes a complete head (copied) that has been parsed, and starts the flow. NULL: no place. */
+struct request *request_start(struct carrier *c, const char *head, size_t head_n,
                               const struct http1_request *parsed);
 
 /* One that is only an error answer, for a head that could not be parsed. */
-struct request *request_start_refused(struct conn *c, unsigned status, const char *detail);
+struct request *request_start_refused(struct carrier *c, unsigned status, const char *detail);
 
 /* The client is gone: the request ends as soon as nothing of it is in flight. */
 void request_abort(struct request *r);
@@ -150,7 +156,7 @@ int request_key(const struct rule *rule, struct str path, struct str query, stru
  * set). */
 unsigned request_admit(struct request *r, const char **detail);
 
-/* request_answer.c: heads and plans. Each renders into r->out and r->vecs. */
+/* request_answer.c: heads and plans. Each renders into r->rendered and r->out. */
 void answer_view_of_object(const struct object *o, struct answer_view *v);
 void answer_view_of_flight(const struct flight *f, struct answer_view *v);
 uint64_t answer_version(const struct answer_view *v);
@@ -160,12 +166,29 @@ void request_render_unsatisfiable(struct request *r, uint64_t total);
 void request_render_health(struct request *r);
 /* To OPTIONS that goes no further. */
 void request_render_options(struct request *r);
-/* The head of the part that begins at range_at, or the end of all parts, into r->out. */
+/* The head of the part that begins at range_at, or the end of all parts. */
 void request_render_part(struct request *r);
 
 static inline void request_add_vec(struct request *r, const void *p, size_t n)
 {
-    CHECK(r->vecs_n < REQUEST_VECS_MAX);
-    r->vecs[r->vecs_n++] = (struct iovec){(void *)(uintptr_t)p, n};
-    r->vecs_bytes += n;
+    struct outgoing *out = &r->out;
+
+    CHECK(out->vecs_n < REQUEST_VECS_MAX);
+    out->vecs[out->vecs_n++] = (struct iovec){(void *)(uintptr_t)p, n};
+    out->bytes += n;
 }
+
+/* request_send.c: what r->out holds goes to the carrier. */
+void request_send(struct request *r);
+
+enum request_sent {
+    REQUEST_SENDING, /* the flow will be woken */
+    REQUEST_SENT,
+    REQUEST_CUT, /* the client is gone, or too slow */
+};
+
+/* Where that stands; cuts off a client that is too slow. */
+enum request_sent request_sent(struct request *r);
+
+/* Nothing more of it is wanted. True when nothing is in flight any more; else the flow is woken when it is so. */
+bool request_stop_sending(struct request *r);

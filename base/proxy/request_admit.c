@@ -19,17 +19,12 @@ static bool host_is_served(const struct proxy_conf *conf, struct str host)
     return conf->hosts_n == 0;
 }
 
-static struct ip ip_of_address(struct address a)
-{
-    return a.sa.sa_family == AF_INET6 ? ip_of_ipv6(&a.v6.sin6_addr) : ip_of_ipv4(&a.v4.sin_addr);
-}
-
 /* The proxies that the operator trusts append the address they saw; the last one that is not one of them is
  * the client. */
 static struct address client_of(const struct request *r)
 {
     const struct proxy_conf *conf = r->site->site->conf;
-    struct address client = r->conn->peer, said[16];
+    struct address client = r->carrier->conn->peer, said[16];
     struct field_members it;
     struct str member;
     unsigned n = 0;
@@ -46,7 +41,7 @@ static struct address client_of(const struct request *r)
             n = 0; /* what stands before a member that is no address is not to be believed */
     }
     for (;;) {
-        struct ip ip = ip_of_address(client);
+        struct ip ip = address_ip(&client);
         bool trusted = false;
 
         for (unsigned i = 0; i < conf->trusted_proxies_n && !trusted; i++)
@@ -84,7 +79,8 @@ static unsigned check_signature(struct request *r, const char **detail)
     };
     struct worker *w = r->worker;
     const struct proxy_signing *signing = &r->site->site->conf->signing;
-    struct ip address = ip_of_address(client_of(r));
+    struct address client_address = client_of(r);
+    struct ip address = address_ip(&client_address);
     struct signed_url_client client = {.address = &address};
     struct signed_url_claims claims;
     enum signed_url_result result;

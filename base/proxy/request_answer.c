@@ -1,5 +1,5 @@
 /* Heads of answers, and the plan of which bytes follow. A stored head is sent as it lies in the object; what
- * differs from request to request is rendered into r->out beside it. */
+ * differs from request to request is rendered into r->rendered beside it. */
 #include "proxy/conn.h"
 #include "proxy/request.h"
 
@@ -61,7 +61,11 @@ uint64_t answer_version(const struct answer_view *v)
 /* Connection, and the empty line. */
 static void add_end(struct request *r, struct buf *b)
 {
-    if (r->close_after || conn_will_close(r->conn) || !r->http.keep_alive) {
+    if (r->carrier->frames_body) {
+        http1_add_head_end(b);
+        return;
+    }
+    if (r->close_after || r->carrier->ops->will_close(r->carrier) || !r->http.keep_alive) {
         r->close_after = true;
         buf_add_lit(b, "Connection: close\r\n");
     } else if (r->http.minor == 0) {
@@ -126,9 +130,16 @@ static void add_age(struct request *r, const struct answer_view *v, struct buf *
 
 static struct buf out_of(struct request *r)
 {
-    r->vecs_n = r->vec_at = 0;
-    r->vecs_bytes = r->vecs_body_bytes = 0;
-    return buf_of(r->out, sizeof r->out);
+    r->out.vecs_n = r->out.head_vecs_n = 0;
+    r->out.bytes = r->out.body_bytes = 0;
+    return buf_of(r->rendered, sizeof r->rendered);
+}
+
+/* What has been added is the head; what follows is body. */
+static void end_head(struct request *r, const struct buf *b)
+{
+    r->rendered_n = b->n;
+    r->out.head_vecs_n = r->out.vecs_n;
 }
 
 /* The stored fields that a 304 carries (RFC 9110, 15.4.5), line by line. */
@@ -148,7 +159,7 @@ static void add_not_modified_fields(struct buf *b, struct str tail)
     }
 }
 
-/* A stored head may be longer than r->out; then the connection's answer is the 304 without those fields. */
+/* A stored head may be longer than r->rendered; then the connection's answer is the 304 without those fields. */
 static void render_not_modified(struct request *r, const struct answer_view *v)
 {
     struct buf b = out_of(r), fields;
@@ -172,6 +183,7 @@ static void render_not_modified(struct request *r, const struct answer_view *v)
     add_end(r, &b);
     CHECK(!b.overflow);
     request_add_vec(r, b.p + first, b.n - first);
+    end_head(r, &b);
     r->head_only = true;
 }
 
@@ -249,7 +261,7 @@ static void render_partial(struct request *r, const struct answer_view *v)
     else
         request_add_vec(r, v->tail.p, v->tail.n);
     request_add_vec(r, b.p + first, b.n - first);
-    r->out_n = b.n;
+    end_head(r, &b);
 }
 
 static void render_whole(struct request *r, const struct answer_view *v)
@@ -260,8 +272,8 @@ static void render_whole(struct request *r, const struct answer_view *v)
     r->unknown_length = v->total == FLIGHT_LENGTH_UNKNOWN && !r->head_only;
     if (v->total == FLIGHT_LENGTH_UNKNOWN && r->http.minor == 0)
         r->close_after = true; /* its end is the end */
-    r->chunked = r->unknown_length && r->http.minor > 0;
-    if (v->total == FLIGHT_LENGTH_UNKNOWN && r->http.minor > 0)
+    r->chunked = r->unknown_length && r->http.minor > 0 && !r->carrier->frames_body;
+    if (v->total == FLIGHT_LENGTH_UNKNOWN && r->http.minor > 0 && !r->carrier->frames_body)
         buf_add_lit(&b, "Transfer-Encoding: chunked\r\n");
     add_age(r, v, &b);
     add_cache_status(r, v, &b);
@@ -269,7 +281,7 @@ static void render_whole(struct request *r, const struct answer_view *v)
     CHECK(!b.overflow);
     request_add_vec(r, v->head.p, v->head.n);
     request_add_vec(r, b.p, b.n);
-    r->out_n = b.n;
+    end_head(r, &b);
 }
 
 /* Sets r->at and r->end to the range that r->range_at names. */
@@ -301,7 +313,7 @@ static void validators_of_view(const struct request *r, const struct answer_view
     }
 }
 
-/* What is read forwards only cannot be sent in another order, and every part's head must fit r->out. */
+/* What is read forwards only cannot be sent in another order, and every part's head must fit r->rendered. */
 static bool can_be_sent(const struct request *r, const struct answer_view *v)
 {
     bool forwards = true;
@@ -362,7 +374,7 @@ void request_render(struct request *r, const struct answer_view *v)
 void request_render_part(struct request *r)
 {
     struct str boundary = str_of(r->boundary, sizeof r->boundary - 1);
-    struct buf b = buf_of(r->out + r->out_n, sizeof r->out - r->out_n);
+    struct buf b = buf_of(r->rendered + r->rendered_n, sizeof r->rendered - r->rendered_n);
 
     if (r->range_at == r->ranges.n)
         range_parts_end_add(&b, boundary);
@@ -371,6 +383,23 @@ void request_render_part(struct request *r)
                             r->total);
     CHECK(!b.overflow);
     request_add_vec(r, b.p, b.n);
+}
+
+/* An answer of our own: the head's end, and the body, which is whole. */
+static void finish_text(struct request *r, struct buf *b, struct str body)
+{
+    size_t head_n;
+
+    add_end(r, b);
+    head_n = b->n;
+    if (r->http.method != HTTP_HEAD)
+        buf_add_str(b, body);
+    CHECK(!b->overflow);
+    request_add_vec(r, b->p, head_n);
+    end_head(r, b);
+    if (b->n > head_n)
+        request_add_vec(r, b->p + head_n, b->n - head_n);
+    r->head_only = true; /* nothing is to be added to it */
 }
 
 static void finish_problem(struct request *r, struct buf *b, unsigned status, const char *detail)
@@ -392,12 +421,7 @@ static void finish_problem(struct request *r, struct buf *b, unsigned status, co
         http1_add_field(b, STR("Segue-Reason"), str_z(r->reason));
     http1_add_field_u64(b, STR("Content-Length"), body.n);
     add_cache_status(r, NULL, b);
-    add_end(r, b);
-    if (r->http.method != HTTP_HEAD)
-        buf_add_str(b, buf_str(&body));
-    CHECK(!b->overflow);
-    request_add_vec(r, b->p, b->n);
-    r->head_only = true;
+    finish_text(r, b, buf_str(&body));
 }
 
 void request_render_problem(struct request *r, unsigned status, const char *detail)
@@ -430,10 +454,7 @@ void request_render_options(struct request *r)
     http1_add_field(&b, STR("Allow"), r->rule->allow);
     http1_add_field(&b, STR("Date"), worker_date(r->worker));
     add_cache_status(r, NULL, &b);
-    add_end(r, &b);
-    CHECK(!b.overflow);
-    request_add_vec(r, b.p, b.n);
-    r->head_only = true;
+    finish_text(r, &b, STR_NONE);
 }
 
 void request_render_health(struct request *r)
@@ -449,10 +470,5 @@ void request_render_health(struct request *r)
     http1_add_status_line(&b, r->status);
     buf_add_lit(&b, "Content-Type: application/json\r\nCache-Control: no-store\r\n");
     http1_add_field_u64(&b, STR("Content-Length"), body.n);
-    add_end(r, &b);
-    if (r->http.method != HTTP_HEAD)
-        buf_add_str(&b, buf_str(&body));
-    CHECK(!b.overflow);
-    request_add_vec(r, b.p, b.n);
-    r->head_only = true;
+    finish_text(r, &b, buf_str(&body));
 }

@@ -1,6 +1,4 @@
-/* The body of a request that is passed on: pulled by its fill, run by run, out of the connection's buffers.
- */
-#include "proxy/conn.h"
+/* The body of a request that is passed on: pulled by its fill, run by run, out of its carrier's buffers. */
 #include "proxy/request.h"
 
 #include <errno.h>
@@ -27,53 +25,74 @@ static int next_of_length(struct request *r, struct str in, struct str *run)
     return REQUEST_BODY_RUN;
 }
 
+static bool is_too_long(const struct request *r, size_t n)
+{
+    return r->body_bytes + n > r->site->site->conf->limits.request_body_bytes_max;
+}
+
 /* Takes the framing before the run out of the buffers, so that the run is at their front. */
 static int next_of_chunks(struct request *r, struct str in, struct str *run)
 {
-    struct io *io = r->worker->io;
+    struct carrier *c = r->carrier;
     struct str rest = in;
     int result = http1_chunked_next(&r->chunked_in, &rest, run);
 
     if (result < 0)
         return result;
     if (result == HTTP1_CHUNKED_BODY) {
-        r->body_bytes += run->n;
-        if (r->body_bytes > r->site->site->conf->limits.request_body_bytes_max)
+        if (is_too_long(r, run->n))
             return -EMSGSIZE;
-        io_recv_consume(io, &r->conn->recv, (size_t)(run->p - in.p));
+        r->body_bytes += run->n;
+        c->ops->body_consume(c, (size_t)(run->p - in.p));
         return REQUEST_BODY_RUN;
     }
-    io_recv_consume(io, &r->conn->recv, in.n - rest.n);
+    c->ops->body_consume(c, in.n - rest.n);
     r->body_over = result == HTTP1_CHUNKED_DONE;
     return r->body_over ? REQUEST_BODY_END : REQUEST_BODY_WAIT;
 }
 
+static int next_run(struct request *r, struct str in, struct str *run)
+{
+    if (r->carrier->frames_body) {
+        *run = in;
+        return is_too_long(r, in.n) ? -EMSGSIZE : REQUEST_BODY_RUN;
+    }
+    return request_body_is_chunked(r) ? next_of_chunks(r, in, run) : next_of_length(r, in, run);
+}
+
 int request_body_next(struct request *r, struct str *run)
 {
-    struct io_recv *recv = &r->conn->recv;
-    int result = REQUEST_BODY_WAIT;
+    struct carrier *c = r->carrier;
+    int result = REQUEST_BODY_WAIT, end;
 
     CHECK_MAGIC(r, REQUEST_MAGIC);
     while (result == REQUEST_BODY_WAIT && !r->body_over) {
-        struct str in = io_recv_peek(r->worker->io, recv);
+        struct str in = c->ops->body_peek(c);
 
         if (in.n == 0)
             break;
-        result = request_body_is_chunked(r) ? next_of_chunks(r, in, run) : next_of_length(r, in, run);
+        result = next_run(r, in, run);
     }
     if (r->body_over)
         return REQUEST_BODY_END;
     if (result != REQUEST_BODY_WAIT)
         return result;
-    if (io_recv_end(recv) != 0)
+    end = c->ops->body_end(c);
+    if (end == -ENODATA && c->frames_body) {
+        r->body_over = true;
+        return REQUEST_BODY_END;
+    }
+    if (end != 0)
         return -HTTP1_BAD_REQUEST_LINE;
-    io_recv_arm(r->worker->io, recv);
+    c->ops->body_arm(c);
     return REQUEST_BODY_WAIT;
 }
 
 void request_body_consume(struct request *r, size_t n)
 {
-    io_recv_consume(r->worker->io, &r->conn->recv, n);
+    r->carrier->ops->body_consume(r->carrier, n);
+    if (r->carrier->frames_body)
+        r->body_bytes += n;
     if (request_body_is_chunked(r))
         return;
     r->body_left -= n;

@@ -140,11 +140,11 @@ struct upstream_conn *upstream_take_idle(struct upstream *u, struct flow *flow)
 
         /* Not in the turn in which it came back: what its peer sent beyond the answer, or its end, would not
          * have been seen yet. */
-        if (c->idle_since_ns == worker_now_ns(w) || c->flow.step != STEP_IDLE || c->recv.end != 0 ||
-            io_recv_peek(w->io, &c->recv).n > 0)
+        if (c->idle_since_ns == worker_now_ns(w) || c->flow.step != STEP_IDLE ||
+            stream_end(&c->stream) != 0 || stream_peek(w->io, &c->stream).n > 0)
             continue;
         take_out(c);
-        c->recv.op.flow = flow;
+        stream_set_reader(&c->stream, flow);
         c->reused = true;
         stat_inc(&w->stats.upstream_reuses);
         return c;
@@ -157,6 +157,7 @@ struct upstream_conn *upstream_open(struct upstream *u, struct flow *flow, int f
 {
     struct worker *w = u->set->worker;
     struct upstream_conn *c;
+    int fd;
 
     if (u->open_n >= u->open_max) {
         waiter->flow = flow;
@@ -171,16 +172,16 @@ struct upstream_conn *upstream_open(struct upstream *u, struct flow *flow, int f
         *error = -ENOMEM;
         return NULL;
     }
-    c->fd = io_socket(w->io, family);
-    if (c->fd < 0) {
-        *error = c->fd;
+    fd = io_socket(w->io, family);
+    if (fd < 0) {
+        *error = fd;
         free(c);
         return NULL;
     }
     flow_init(&c->flow, &idle_type, STEP_IDLE);
     c->upstream = u;
     list_init(&c->node);
-    io_recv_init(&c->recv, c->fd, flow, false);
+    stream_init(&c->stream, fd, flow, false);
     u->open_n++;
     u->set->open_n++;
     stat_inc(&w->stats.upstream_open);
@@ -212,7 +213,7 @@ void upstream_give_back(struct upstream_conn **cp)
     struct upstream *u = c->upstream;
     struct worker *w = u->set->worker;
 
-    c->recv.op.flow = &c->flow;
+    stream_set_reader(&c->stream, &c->flow);
     c->idle_since_ns = worker_now_ns(w);
     list_push_front(&u->idle, &c->node);
     u->idle_n++;
@@ -229,7 +230,7 @@ static void destroy(struct upstream_conn *c)
     struct upstream *u = c->upstream;
     struct upstream_set *set = u->set;
 
-    io_close(set->worker->io, c->fd);
+    io_close(set->worker->io, stream_fd(&c->stream));
     u->open_n--;
     set->open_n--;
     stat_dec(&set->worker->stats.upstream_open);
@@ -256,11 +257,11 @@ static enum flow_result step_idle(struct flow *flow)
         wake_waiter(c->upstream);
     }
     /* Its end, or bytes that belong to no answer: either way it is of no use any more. */
-    if (c->timer.fired || c->recv.end != 0 || io_recv_peek(io, &c->recv).n > 0) {
+    if (c->timer.fired || stream_end(&c->stream) != 0 || stream_peek(io, &c->stream).n > 0) {
         flow->step = STEP_CLOSE;
         return FLOW_NEXT;
     }
-    io_recv_arm(io, &c->recv);
+    stream_arm(io, &c->stream);
     if (!list_empty(&u->waiting)) {
         if (c->idle_since_ns == worker_now_ns(w))
             io_wake(io, flow); /* it can be taken from the next turn on */
@@ -277,7 +278,7 @@ static enum flow_result step_close(struct flow *flow)
 
     if (!list_empty(&c->node))
         take_out(c);
-    return io_recv_stop(io, &c->recv) ? FLOW_DONE : FLOW_WAIT;
+    return stream_stop(io, &c->stream) ? FLOW_DONE : FLOW_WAIT;
 }
 
 static void idle_done(struct flow *flow)

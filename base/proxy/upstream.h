@@ -7,6 +7,7 @@
 
 #include "io/io.h"
 #include "net/address.h"
+#include "net/stream.h"
 #include "proxy/proxy_conf.h"
 #include "util/hash.h"
 #include "util/list.h"
@@ -42,9 +43,8 @@ struct upstream_conn {
     struct flow flow; /* runs while idle */
     struct upstream *upstream;
     struct list node;
-    struct io_recv recv;
+    struct stream stream;
     struct timer timer;
-    int fd;
     bool reused;
     bool is_awaited; /* somebody waits for it to be fit for reuse */
     uint64_t idle_since_ns;
@@ -70,7 +70,7 @@ void upstream_wait_cancel(struct upstream_waiter *waiter);
 /* Back into the pool: the answer was whole and the connection can carry another. */
 void upstream_give_back(struct upstream_conn **c);
 
-/* Closes it. Its receive must be stopped (io_recv_stop) and nothing else in flight. */
+/* Closes it. Its stream must be stopped (stream_stop). */
 void upstream_close(struct upstream_conn **c);
 
 void upstream_failed(struct upstream *u);

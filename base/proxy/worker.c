@@ -73,6 +73,8 @@ void worker_site_unref(struct worker_site **site)
 struct acceptor {
     struct flow flow;
     struct worker *worker;
+    struct site *site; /* of `listen`: the newest that has this address */
+    const struct proxy_listen *listen;
     struct listener listener;
     struct io_accept accept;
     struct timer timer;
@@ -80,6 +82,25 @@ struct acceptor {
 };
 
 enum { STEP_START, STEP_ACCEPT, STEP_PAUSE, STEP_STOP };
+
+/* The configuration of its address in this snapshot. An address that is gone from the file stays until the
+ * restart, as it was: it must not become another kind of listener meanwhile. */
+static void take_listen(struct acceptor *a, struct site *site)
+{
+    struct str text = a->listen->address.text;
+
+    for (unsigned i = 0; i < site->conf->listen_n; i++)
+        if (str_eq(site->conf->listen[i].address.text, text)) {
+            struct site *before = a->site;
+
+            atomic_fetch_add(&site->refs, 1);
+            a->site = site;
+            a->listen = &site->conf->listen[i];
+            if (before != NULL)
+                site_unref(&before);
+            return;
+        }
+}
 
 static const struct flow_type acceptor_type;
 
@@ -112,7 +133,7 @@ static enum flow_result step_accept(struct flow *flow)
         fd = io_accept_take(&a->accept);
         if (fd < 0)
             break;
-        conn_accept(w, fd);
+        conn_accept(w, fd, a->listen);
     }
     if (w->draining) {
         flow->step = STEP_STOP;
@@ -161,7 +182,7 @@ static enum flow_result step_stop(struct flow *flow)
         return FLOW_WAIT;
     io_timer_cancel(a->worker->io, &a->timer);
     while ((fd = io_accept_take(&a->accept)) >= 0) /* what was in the queue is served */
-        conn_accept(a->worker, fd);
+        conn_accept(a->worker, fd, a->listen);
     if (a->accept.op.in_flight) {
         io_cancel(a->worker->io, &a->accept.op);
         return FLOW_WAIT;
@@ -238,10 +259,22 @@ void worker_destroy(struct worker **wp)
     free(w);
 }
 
+static void options_of_tls(struct worker *w, struct tls_local_options *out)
+{
+    const struct proxy_conf *conf = worker_conf(w);
+    unsigned share = conf->limits.tls_handshakes_max / w->proxy->workers_n;
+
+    *out = (struct tls_local_options){.stats = &w->stats.tls,
+                                      .handshakes_max = share > 0 ? share : 1,
+                                      .hello_ms = conf->timeouts.client_hello_ms,
+                                      .handshake_ms = conf->timeouts.client_handshake_ms};
+}
+
 int worker_start(struct worker *w)
 {
     const struct proxy_conf *conf = w->proxy->site->conf;
     const struct resolve_options options = {.stats = &w->stats.resolve};
+    struct tls_local_options tls;
     int error;
 
     flight_table_attach(w->proxy->flights, w->index, io_ready(w->io));
@@ -253,6 +286,12 @@ int worker_start(struct worker *w)
         log_error("the resolver cannot be set up: %s", strerror(-error));
         return error;
     }
+    options_of_tls(w, &tls);
+    error = tls_local_create(&w->tls, w->io, &tls);
+    if (error != 0) {
+        log_error("TLS cannot be set up: %s", strerror(-error));
+        return error;
+    }
     error = io_attach_mailbox(w->io, &w->mailbox, w);
     if (error != 0)
         return error;
@@ -260,14 +299,17 @@ int worker_start(struct worker *w)
         struct acceptor *a = &w->acceptors[i];
         struct address address;
 
-        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].addr, &address) == 0);
+        CHECK(address_of_sockaddr((const struct sockaddr *)&conf->listen[i].address.addr, &address) == 0);
         error = listener_open(w->io, w->proxy->inherited, &address, (int)conf->limits.listen_backlog,
                               &a->listener);
         if (error != 0) {
-            log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].text), strerror(-error));
+            log_error("cannot listen on " STR_FMT ": %s", STR_ARG(conf->listen[i].address.text),
+                      strerror(-error));
             return error;
         }
         a->worker = w;
+        a->listen = &conf->listen[i];
+        take_listen(a, w->proxy->site);
         a->started = true;
         flow_init(&a->flow, &acceptor_type, STEP_START);
         io_wake(w->io, &a->flow);
@@ -300,6 +342,7 @@ struct site_mail {
 static void take_site(struct worker *w, struct site *site)
 {
     struct worker_site *next = worker_site_create(w, site);
+    struct tls_local_options tls;
 
     if (next == NULL) {
         log_error("worker %u has no memory for the new configuration and keeps the old", w->index);
@@ -307,6 +350,11 @@ static void take_site(struct worker *w, struct site *site)
     }
     worker_site_unref(&w->site);
     w->site = next;
+    for (unsigned i = 0; i < w->acceptors_n; i++)
+        if (w->acceptors[i].started)
+            take_listen(&w->acceptors[i], site);
+    options_of_tls(w, &tls);
+    tls_local_reconfigure(w->tls, &tls);
     (void)resolver_reload(w->resolver);
 }
 
@@ -385,6 +433,9 @@ bool worker_stop(struct worker *w)
     CHECK(worker_is_done(w));
     if (w->site != NULL)
         worker_site_unref(&w->site);
+    for (unsigned i = 0; i < w->acceptors_n; i++)
+        if (w->acceptors[i].site != NULL)
+            site_unref(&w->acceptors[i].site);
     if (w->resolver != NULL) {
         if (w->stopper.magic == 0)
             flow_init(&w->stopper, &stopper_type, 0);
@@ -392,7 +443,11 @@ bool worker_stop(struct worker *w)
             return false;
         resolver_destroy(&w->resolver);
     }
-    return w->stats.upstream_open == 0;
+    if (w->stats.upstream_open > 0)
+        return false;
+    if (w->tls != NULL)
+        tls_local_destroy(&w->tls);
+    return true;
 }
 
 /* --- yielding --- */

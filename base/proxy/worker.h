@@ -12,6 +12,7 @@
 #include "io/io.h"
 #include "net/listener.h"
 #include "net/resolve.h"
+#include "net/tls.h"
 #include "node/access_log.h"
 #include "proxy/proxy_conf.h"
 #include "proxy/proxy_stats.h"
@@ -46,6 +47,7 @@ struct worker {
     struct io *io;
     struct worker_site *site;
     struct resolver *resolver;
+    struct tls_local *tls;           /* buffers and handshakes of its TLS connections */
     struct access_ring *access_ring; /* NULL: no access log */
     struct mailbox mailbox;
 

@@ -74,12 +74,12 @@ static void test_edge_defaults(void **state)
              "listen: [{address: \"127.0.0.1:8080\"}]\nupstreams: [{url: \"http://127.0.0.1:8081\"}]\n");
     assert_str(c->name, "segue-edge");
     assert_int_equal(c->listen_n, 1);
-    assert_true(c->listen[0].loopback);
-    const struct sockaddr_in *sin = (const struct sockaddr_in *)&c->listen[0].addr;
+    assert_true(c->listen[0].address.loopback);
+    const struct sockaddr_in *sin = (const struct sockaddr_in *)&c->listen[0].address.addr;
     assert_int_equal(sin->sin_family, AF_INET);
     assert_int_equal(ntohs(sin->sin_port), 8080);
     assert_int_equal(ntohl(sin->sin_addr.s_addr), INADDR_LOOPBACK);
-    assert_int_equal(c->listen[0].addr_len, sizeof(*sin));
+    assert_int_equal(c->listen[0].address.addr_len, sizeof(*sin));
     assert_str(c->admin.socket_path, "");
     assert_false(c->admin.tcp);
     assert_int_equal(c->workers, 0);
@@ -120,7 +120,7 @@ static void test_edge_defaults(void **state)
 
 static const char whole_edge[] =
     "name: edge-1.example\n"
-    "listen: [{address: \"0.0.0.0:80\"}, {address: \"[::1]:8080\"}]\n"
+    "listen: [{address: \"0.0.0.0:80\"}, {address: \"[::1]:8080\", proxy_protocol: [10.0.0.0/8, \"::1\"]}]\n"
     "admin: {socket: edge.sock, address: \"0.0.0.0:9180\", token: token, hosts: [Edge.Example]}\n"
     "hosts: [Audio.Example.NET]\n"
     "workers: 3\n"
@@ -197,9 +197,9 @@ static void test_whole_edge(void **state)
     struct proxy_conf *c = load(PROXY_ROLE_EDGE, whole_edge);
     assert_str(c->name, "edge-1.example");
     assert_int_equal(c->listen_n, 2);
-    assert_false(c->listen[0].loopback);
-    assert_true(c->listen[1].loopback);
-    const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)&c->listen[1].addr;
+    assert_false(c->listen[0].address.loopback);
+    assert_true(c->listen[1].address.loopback);
+    const struct sockaddr_in6 *sin6 = (const struct sockaddr_in6 *)&c->listen[1].address.addr;
     assert_int_equal(sin6->sin6_family, AF_INET6);
     assert_int_equal(ntohs(sin6->sin6_port), 8080);
     assert_memory_equal(&sin6->sin6_addr, &in6addr_loopback, 16);
@@ -236,6 +236,10 @@ static void test_whole_edge(void **state)
     assert_int_equal(c->access_log_format, PROXY_LOG_COMBINED);
     struct ip a;
     assert_int_equal(ip_parse(STR("10.1.2.3"), &a), 0);
+    assert_int_equal(c->listen[0].proxy_protocol_n, 0);
+    assert_int_equal(c->listen[1].proxy_protocol_n, 2);
+    assert_true(ip_in_block(&a, &c->listen[1].proxy_protocol[0]));
+    assert_false(ip_in_block(&a, &c->listen[1].proxy_protocol[1]));
     assert_int_equal(c->trusted_proxies_n, 2);
     assert_true(ip_in_block(&a, &c->trusted_proxies[0]));
     assert_false(ip_in_block(&a, &c->trusted_proxies[1]));
@@ -425,7 +429,14 @@ static void test_edge_refused(void **state)
         {"limits: {connections_max: -1}",
          "x.yaml:3: limits.connections_max: expected a whole number, got \"-1\""},
     };
+    static const struct refusal listen[] = {
+        {"listen:\n  - {address: \"127.0.0.1:80\", proxy_protocol: [\"::1\", lb.example]}\n"
+         "upstreams: [{url: \"http://a\"}]",
+         "x.yaml:2: listen[0].proxy_protocol[1]: expected an address or a block such as 10.0.0.0/8, got "
+         "\"lb.example\""},
+    };
     run(PROXY_ROLE_EDGE, EDGE_HEAD, cases, ARRAY_LEN(cases));
+    run(PROXY_ROLE_EDGE, "", listen, ARRAY_LEN(listen));
 }
 
 static void test_rules_refused(void **state)

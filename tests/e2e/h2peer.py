@@ -134,6 +134,7 @@ class Stream:
         self.peer, self.number = peer, number
         self.status, self.fields, self.trailers, self.interim = None, [], None, []
         self.body, self.ended, self.reset = bytearray(), False, None
+        self.cancelled = False  # by us: what was under way may still come
         self.window = peer.initial_window  # what the server may still send
         self.credit = peer.server_settings.get(INITIAL_WINDOW_SIZE, WINDOW_DEFAULT)  # what we may
 
@@ -301,6 +302,10 @@ class H2:
         for s in self.streams.values():
             s.window += min(0, window - old)
 
+    def cancel(self, s, code="CANCEL"):
+        s.cancelled = True
+        self.send(rst(s.number, code))
+
     def ask(self, path, *rest, patience=PATIENCE, **more):
         return self.request(path, *rest, **more).wait(patience)
 
@@ -378,7 +383,7 @@ class H2:
         if f.kind == DATA:
             self._data(s, f)
         elif f.kind == HEADERS:
-            assert not s.over, f"{f} after the end of {s}"
+            assert not s.over or s.cancelled, f"{f} after the end of {s}"
             text = self._unpadded(f)
             self._gather(f.stream, f.flags, text[5:] if f.flags & PRIORITISED else text, f.flags & END_HEADERS)
         elif f.kind == CONTINUATION:
@@ -421,7 +426,7 @@ class H2:
         return f.payload[1:len(f.payload) - f.payload[0]]
 
     def _data(self, s, f):
-        assert not s.over and s.status, f"{f} on {s}"
+        assert s.status and (not s.over or s.cancelled), f"{f} on {s}"
         s.window -= len(f.payload)
         self.window -= len(f.payload)
         assert not f.payload or (s.window >= 0 and self.window >= 0), f"{f} beyond the window"

@@ -412,6 +412,60 @@ class Segue(Process):
         assert status == self.expect_exit, f"{self.name} ended with {status}:\n{self.log()}"
 
 
+# --- certificates ---
+
+CA_CONF = """
+[ca]
+default_ca = tests
+[tests]
+database = {folder}/index
+new_certs_dir = {folder}
+rand_serial = yes
+default_md = sha256
+policy = any
+copy_extensions = copy
+unique_subject = no
+[any]
+commonName = supplied
+"""
+
+
+def openssl(*argv, data=None):
+    done = subprocess.run(["openssl", *map(str, argv)], input=data, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, (argv, done.stderr.decode())
+    return done.stdout
+
+
+class Authority:
+    """Issues certificates as an operator's authority does, by the openssl command."""
+
+    def __init__(self, folder, name="Tests"):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.certificate, self.key, self.n = self.folder / "ca.pem", self.folder / "ca.key", 0
+        (self.folder / "index").write_text("")
+        (self.folder / "ca.conf").write_text(CA_CONF.format(folder=self.folder))
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 10, "-keyout",
+                self.key, "-out", self.certificate, "-subj", f"/CN={name}")
+
+    def issue(self, *names, kind="ec", since="20200101000000Z", until="20400101000000Z"):
+        """A certificate for these names, and its key: ("cert.pem", "key.pem") for a configuration."""
+        self.n += 1
+        cert, key, request = (self.folder / f"{self.n}.{end}" for end in ("pem", "key", "csr"))
+        how = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if kind == "ec" else ["rsa:2048"]
+        openssl("req", "-newkey", *how, "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={names[0]}", "-addext",
+                "subjectAltName=" + ",".join(("IP:" if name[0].isdigit() else "DNS:") + name for name in names))
+        openssl("ca", "-batch", "-notext", "-config", self.folder / "ca.conf", "-cert", self.certificate, "-keyfile",
+                self.key, "-startdate", since, "-enddate", until, "-in", request, "-out", cert)
+        key.chmod(0o600)
+        return cert, key
+
+    def listener(self, *names, **more):
+        """The `tls` of a listener, for the name that all tests ask for unless told otherwise."""
+        cert, key = self.issue(*(names or (HOST, "127.0.0.1")), **more)
+        return {"certificate": str(cert), "key": str(key)}
+
+
 # --- origins ---
 
 NGINX_CONF = """

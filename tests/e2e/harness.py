@@ -11,6 +11,7 @@ import random
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -263,6 +264,26 @@ class Connection:
             self.s.settimeout(PATIENCE)
 
 
+class TLSConnection(Connection):
+    """The same over TLS. Without `ca` nothing is verified; attributes of the context as keywords."""
+
+    def __init__(self, port, ca=None, server_name=HOST, alpn=None, source=None, receive_buffer=None, **attributes):
+        super().__init__(port, source, receive_buffer=receive_buffer)
+        context = ssl.create_default_context(cafile=ca)
+        if ca is None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        for name, value in attributes.items():
+            setattr(context, name, value)
+        try:
+            # An end without close_notify is an error, not an end.
+            self.s = context.wrap_socket(self.s, server_hostname=server_name, suppress_ragged_eofs=False)
+        except BaseException:
+            self.s.close()
+            raise
+
+
 def ask(port, target, method="GET", fields=(), body=b"", source=None, **more):
     with Connection(port, source) as c:
         return c.ask(target, method, fields, body, **more)
@@ -468,6 +489,11 @@ class Authority:
 
 # --- origins ---
 
+NGINX_TLS = """ ssl;
+        ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; {more}
+        add_header X-SNI $ssl_server_name always; add_header X-ALPN $ssl_alpn_protocol always;
+        add_header X-TLS $ssl_protocol always; add_header X-Connection $connection always"""
+
 NGINX_CONF = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log warn;
 events {{ worker_connections 4096; }}
@@ -482,7 +508,7 @@ http {{
     keepalive_requests 100000;
     map $arg_rate $limit {{ default $arg_rate; '' 0; }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{tls};
         root {root};
         limit_rate $limit;
         add_header Cache-Control $arg_cc always;
@@ -516,11 +542,13 @@ class Nginx(Process):
     """A real origin. Whatever the first segment of the path, x-NAME is one file, so that rules of the edge can be
     told apart by it; parameters of the query become fields of the answer."""
 
-    def __init__(self, folder, root, port=None):
+    def __init__(self, folder, root, port=None, tls=None):
+        """tls: (certificate, key), and more lines of nginx's own."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.root, self.port = folder, pathlib.Path(root), port or free_port()
-        (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, root=root, port=self.port))
+        self.folder, self.root, self.port, self.tls = folder, pathlib.Path(root), port or free_port(), tls
+        lines = "" if tls is None else NGINX_TLS.format(certificate=tls[0], key=tls[1], more="".join(tls[2:]))
+        (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, root=root, port=self.port, tls=lines))
         super().__init__(["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"],
                          folder / "log")
         until(self._is_up, f"nginx answers {self.log()}")
@@ -529,16 +557,22 @@ class Nginx(Process):
     def _is_up(self):
         assert self.popen.poll() is None, self.log()
         try:
-            return ask(self.port, "/any/up").status == 200
+            return self.ask("/any/up").status == 200
         except (OSError, Closed):
             return False
+
+    def ask(self, target):
+        if self.tls is None:
+            return ask(self.port, target)
+        with TLSConnection(self.port) as c:
+            return c.ask(target)
 
     def requests(self, part):
         """Lines of its log that hold this text. nginx writes a line when it has sent the answer, before it looks at
         a later request: once ours is logged, so is all that we have had an answer for."""
         self.sentinels += 1
         mark = f"/any/sentinel-{self.sentinels} "
-        ask(self.port, mark.strip())
+        self.ask(mark.strip())
         log = self.folder / "access.log"
         text = until(lambda: (lambda t: mark in t and t)(log.read_text()), "nginx logs")
         return [line for line in text.splitlines() if part in line]
@@ -563,7 +597,7 @@ class Asked:
         self.method, self.target, self.version = lines[0].split(" ")
         self.fields = [tuple(p.strip() for p in line.split(":", 1)) for line in lines[1:] if line]
         self.connection = connection
-        self.body = b""
+        self.body, self.has_body = b"", False
 
     def all(self, name):
         return [v for n, v in self.fields if n.lower() == name.lower()]
@@ -632,7 +666,10 @@ class ScriptedOrigin:
 
 
 def read_body(asked, c):
-    """The body of a request, as it was framed."""
+    """The body of a request, as it was framed; read once."""
+    if asked.has_body:
+        return asked.body
+    asked.has_body = True
     if asked.get("Transfer-Encoding") == "chunked":
         while size := int(c._until(b"\r\n"), 16):
             asked.body += c.exactly(size)

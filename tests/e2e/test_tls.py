@@ -176,7 +176,7 @@ def test_sessions_are_resumed(own, tmp_path, version):
             edge.reload()
         again = Client(edge, version, "-sess_in", file)
         assert again.served and again.cipher[0] == "Reused", i
-    assert edge.metric("tls_handshakes_total", kind="resumed") == 12
+    assert edge.metric("tls_handshakes_total", result="resumed") == 12
 
 
 def test_ticket_of_another_process_is_no_error(own, tmp_path):
@@ -220,7 +220,8 @@ def test_renegotiation_is_refused(edge):
     except subprocess.TimeoutExpired:
         p.kill()
         raise
-    assert b"RENEGOTIATING" in text and b"no renegotiation" in text and text.count(b"verify return:1") <= 4, text[-500:]
+    assert b"RENEGOTIATING" in text and (b"no renegotiation" in text or b"alert unexpected message" in text), text[-500:]
+    assert Client(edge).served
 
 
 def test_keys_are_updated(edge, files):
@@ -273,7 +274,7 @@ def test_certificate_that_does_not_fit_its_key(own, authority, files):
     edge = own(tls)
     cert, _ = authority.issue(HOST)
     os.replace(cert, tls["certificate"])
-    edge.allow("reload refused", tls["key"], tls["certificate"])
+    edge.allow("not reloaded", tls["key"], tls["certificate"])
     edge.reload(refused=True)
     with TLSConnection(edge.tls_port, authority.certificate) as c:
         assert c.ask(SMALL).body == files["small"]
@@ -359,8 +360,8 @@ def test_handshake_that_stalls(own, what):
     with socket.create_connection(("127.0.0.1", edge.tls_port)) as s:
         s.sendall({"nothing": b"", "a-byte": text[:1], "half": text[:len(text) // 2], "head-only": text[:5], "whole": text}[what])
         all_of(s, 15)
-    until(lambda: edge.metric("tls_handshakes_total", kind="timeout") == 1, "it is counted")
-    assert edge.metric("tls_handshaking") == 0
+    until(lambda: edge.metric("tls_handshakes_total", result="timeout") == 1, "it is counted")
+    assert edge.metric("tls_handshakes") == 0
     assert Client(edge).served
 
 
@@ -382,9 +383,9 @@ def test_failures_are_counted(own):
     edge = own()
     Client(edge, "-alpn", "spdy/3")
     Client(edge, "-tls1_2", "-cipher", "AES128-SHA")
-    until(lambda: edge.metric("tls_handshakes_total", kind="failed") == 2, "both are counted")
+    until(lambda: edge.metric("tls_handshakes_total", result="failed") == 2, "both are counted")
     assert Client(edge).served
-    assert edge.metric("tls_handshakes_total", kind="full") == 1
+    assert edge.metric("tls_handshakes_total", result="full") == 1
 
 
 class Pipe:
@@ -460,7 +461,7 @@ def test_many_hellos_at_once(own):
         assert Client(edge).served
         for s in stalled:
             s.close()
-    until(lambda: edge.metric("tls_handshaking") == 0, "nothing is left")
+    until(lambda: edge.metric("tls_handshakes") == 0, "nothing is left")
 
 
 # --- what is carried ---
@@ -540,7 +541,7 @@ def test_clients_that_leave(own, files, leave):
         getattr(c, "reset" if leave == "reset" else "close")()
     until(lambda: edge.metric("connections", state="open") <= 1, "all are gone")
     until(lambda: edge.metric("flights") == 0, "every fill has ended")
-    assert edge.metric("tls_handshaking") == 0
+    until(lambda: edge.metric("tls_handshakes") == 0, "no handshake is left")
 
 
 def test_sigterm_finishes(own, files):
@@ -601,7 +602,7 @@ def refuses(edge, *reasons):
     edge.allow(".")
     assert edge.ask("/pass/x-small").status == 502
     until(lambda: any(re.search(r, edge.log(), re.I) for r in reasons), f"{reasons}: {edge.log()}")
-    assert edge.metric("tls_client_handshakes_failed_total") > 0
+    assert edge.metric("tls_upstream_handshakes_failed_total") > 0
 
 
 def test_upstream_of_an_unknown_authority(start, secure_origin, other_authority):
@@ -664,4 +665,4 @@ def test_edge_to_shield(start, origin, authority, files):
     edge = start.edge([{"url": f"https://localhost:{port}", "tls": {"ca": str(authority.certificate)}}], workers=1)
     assert edge.ask("/plain/x-big?tiers").body == files["big"]
     assert edge.ask("/plain/x-big?tiers", fields=[("Range", "bytes=3000000-3000009")]).body == files["big"][3000000:3000010]
-    assert shield.metric("tls_handshakes_total", kind="full") >= 1
+    assert shield.metric("tls_handshakes_total", result="full") >= 1

@@ -4,6 +4,7 @@
 #include "node/control.h"
 #include "node/metrics.h"
 #include "node/process.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -29,6 +30,7 @@ struct life {
     struct admin *admin;
     struct metrics *metrics;
     struct control *control;
+    struct territory_watch watch;
     pthread_t threads[PROXY_WORKERS_MAX];
     _Atomic unsigned ready_n, failed_n, over_n;
     const void *stats[PROXY_WORKERS_MAX];
@@ -152,11 +154,30 @@ static void warn_of_what_stays(const struct proxy_conf *old, const struct proxy_
         log_warn("listen changed; that needs a restart, and the old addresses stay");
     if (old->memory_bytes != now->memory_bytes)
         log_warn("memory.size changed; that needs a restart, and the old size stays");
+    if (old->rate_limit.table_entries != now->rate_limit.table_entries)
+        log_warn("rate_limit.table changed; that needs a restart, and the old size stays");
     if (old->workers != now->workers)
         log_warn("workers changed; that needs a restart, and the old number stays");
     if (old->access_log != now->access_log || !str_eq(old->access_log_path, now->access_log_path) ||
         old->access_log_format != now->access_log_format)
         log_warn("access_log changed; that needs a restart, and the old log stays");
+}
+
+/* Takes what the configuration was loaded with, or what has taken its place since. */
+static void post_territory(struct life *life, struct territory *territory)
+{
+    for (unsigned i = 0; i < life->proxy.workers_n; i++)
+        worker_post_territory(life->proxy.workers[i], territory);
+    territory_unref(&life->proxy.territory);
+    life->proxy.territory = territory;
+}
+
+/* A session that began under one snapshot is resumed under the next, and by any worker. */
+static void share_tickets(struct proxy *proxy, const struct proxy_conf *conf)
+{
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL)
+            tls_server_set_tickets(conf->listen[i].tls, proxy->tickets);
 }
 
 static int reload(void *context)
@@ -176,6 +197,7 @@ static int reload(void *context)
         return result;
     }
     warn_of_what_stays(life->proxy.site->conf, conf);
+    share_tickets(&life->proxy, conf);
     site = site_create(&conf);
     if (site == NULL)
         return -ENOMEM;
@@ -183,6 +205,7 @@ static int reload(void *context)
         admin_options_of(life, site->conf, &address, &options);
         (void)admin_reconfigure(life->admin, &options);
     }
+    post_territory(life, TAKE(&site->conf->territory)); /* first: the new rules may ask for countries */
     for (unsigned i = 0; i < life->proxy.workers_n; i++)
         worker_post_site(life->proxy.workers[i], site);
     site_unref(&life->proxy.site);
@@ -210,8 +233,13 @@ static bool is_drained(void *context)
 static void tick(void *context, uint64_t now_ns)
 {
     struct life *life = context;
+    struct territory *replaced =
+        territory_look(&life->watch, life->proxy.territory, life->proxy.site->conf->territory_paths);
 
     (void)now_ns;
+    if (replaced != NULL)
+        post_territory(life, replaced);
+    tls_tickets_tick(life->proxy.tickets, clock_unix_s());
     if (atomic_load(&life->failed_n) > 0 && control_state(life->control) != CONTROL_DRAINING)
         control_drain(life->control);
 }
@@ -255,6 +283,29 @@ static void cache_metrics(struct metrics_writer *w, void *context)
     metrics_u64(w, NULL, f.readers);
     metrics_family(w, "flight_joins_total", METRIC_COUNTER, "Requests that joined a fill under way.");
     metrics_u64(w, NULL, f.joined_total);
+}
+
+static void place_metrics(struct metrics_writer *w, void *context)
+{
+    const struct life *life = context;
+
+    territory_metrics(w, life->proxy.territory, &life->watch);
+}
+
+static void tls_metrics(struct metrics_writer *w, void *context)
+{
+    const struct life *life = context;
+    const struct proxy_conf *conf = life->proxy.site->conf;
+    int64_t soonest_unix_s = INT64_MAX;
+
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL && tls_server_expiry_unix_s(conf->listen[i].tls) < soonest_unix_s)
+            soonest_unix_s = tls_server_expiry_unix_s(conf->listen[i].tls);
+    if (soonest_unix_s == INT64_MAX)
+        return;
+    metrics_family(w, "tls_certificate_expiry_seconds", METRIC_GAUGE,
+                   "Unix time at which the first of the listeners' certificates expires.");
+    metrics_u64(w, NULL, soonest_unix_s > 0 ? (uint64_t)soonest_unix_s : 0);
 }
 
 /* --- what the cache holds for a URL --- */
@@ -352,9 +403,21 @@ static int create_shared(struct proxy *proxy)
     const struct memory_config memory = {.size_bytes = proxy->site->conf->memory_bytes};
     struct flight_worker flights[PROXY_WORKERS_MAX];
 
+    proxy->tickets = tls_tickets_create();
+    if (proxy->tickets == NULL) {
+        log_error("no keys for TLS sessions can be made");
+        return -ENOMEM;
+    }
+    share_tickets(proxy, proxy->site->conf);
     proxy->memory = memory_new(&memory);
     if (proxy->memory == NULL) {
         log_error("memory.size: no cache of %llu bytes can be made", (unsigned long long)memory.size_bytes);
+        return -ENOMEM;
+    }
+    proxy->rate_limits = rate_limits_create(proxy->site->conf);
+    if (proxy->rate_limits == NULL) {
+        log_error("rate_limit.table: no table of %u entries can be made",
+                  proxy->site->conf->rate_limit.table_entries);
         return -ENOMEM;
     }
     for (unsigned i = 0; i < proxy->workers_n; i++) {
@@ -399,6 +462,8 @@ static int create_metrics(struct life *life)
     metrics_add_table(life->metrics, proxy_stats_table, proxy_stats_table_n, life->stats,
                       life->proxy.workers_n);
     metrics_add_source(life->metrics, cache_metrics, life);
+    metrics_add_source(life->metrics, place_metrics, life);
+    metrics_add_source(life->metrics, tls_metrics, life);
     if (life->proxy.access_log != NULL)
         metrics_add_source(life->metrics, access_log_metrics, life->proxy.access_log);
     return 0;
@@ -479,7 +544,9 @@ static void end(struct life *life)
         worker_destroy(&proxy->workers[i]);
     flight_table_destroy(&proxy->flights);
     memory_free(&proxy->memory);
+    rate_limits_destroy(&proxy->rate_limits);
     site_unref(&proxy->site);
+    territory_unref(&proxy->territory);
 }
 
 static int live(struct life *life)
@@ -529,6 +596,7 @@ int program_run(const struct program *program, int argc, char **argv)
     control_block_signals();
     life.program = program;
     life.config_path = options.config_path;
+    life.proxy.territory = TAKE(&conf->territory);
     life.proxy.site = site_create(&conf);
     if (life.proxy.site == NULL)
         return 1;

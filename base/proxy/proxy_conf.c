@@ -2,6 +2,7 @@
 
 #include "cache/memory.h"
 #include "proxy/proxy_conf_raw.h"
+#include "util/address_count.h"
 #include "util/check.h"
 
 #include <arpa/inet.h>
@@ -102,8 +103,6 @@ static void load_listen(struct loader *l)
 {
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
-        if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
-            conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
         items[i].proxy_protocol =
             load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
@@ -184,6 +183,18 @@ static void load_name(struct loader *l)
 
 /* ---- Numbers ---- */
 
+static void load_pacing(struct loader *l)
+{
+    static const struct raw_pacing none;
+    const struct raw_pacing *raw = l->raw->pacing != NULL ? l->raw->pacing : &none;
+    /* 256 kbit/s plays any lossy audio in time, whatever a player asks for. */
+    l->out->pacing = (struct proxy_pacing){
+        .cmcd_rtp = raw->cmcd_rtp != NULL && *raw->cmcd_rtp,
+        .cmcd_rtp_min_bytes_per_s =
+            conf_bytes_per_s(l->conf, "pacing.cmcd_rtp_min", raw->cmcd_rtp_min, 32 * 1024, 1024, GIB),
+    };
+}
+
 static void load_timeouts(struct loader *l)
 {
     static const struct raw_timeouts none;
@@ -248,6 +259,31 @@ static void load_workers(struct loader *l)
     l->out->workers = (unsigned)n;
 }
 
+/* ---- Rate limits ---- */
+
+static void load_rate_limit(struct loader *l)
+{
+    static const struct raw_rate_limit none;
+    const struct raw_rate_limit *raw = l->raw->rate_limit != NULL ? l->raw->rate_limit : &none;
+    struct proxy_rate_limit *r = &l->out->rate_limit;
+    struct conf *c = l->conf;
+    if (conf_has(c, "rate_limit.per_uid")) {
+        if (l->out->role == PROXY_ROLE_SHIELD)
+            conf_fail(c, "rate_limit.per_uid", "is for an edge; a shield checks no signatures");
+        else if (!l->out->signing.given)
+            conf_fail(c, "rate_limit.per_uid",
+                      "needs `signing`: only the uid of a valid signature is counted");
+    }
+    r->per_uid.burst = r->per_address.burst =
+        (uint32_t)conf_number(c, "rate_limit.burst", raw->burst, PROXY_RATE_BURST, 1, RATE_BURST_MAX);
+    r->per_uid.interval_ns = conf_rate_ns(c, "rate_limit.per_uid", raw->per_uid, 0);
+    r->per_address.interval_ns = conf_rate_ns(c, "rate_limit.per_address", raw->per_address, 0);
+    r->connections_per_address = (unsigned)conf_number(c, "rate_limit.connections_per_address",
+                                                       raw->connections_per_address, 0, 0, ADDRESS_COUNT_MAX);
+    r->table_entries = (unsigned)conf_number(c, "rate_limit.table", raw->table, PROXY_RATE_TABLE,
+                                             RATE_TABLE_ENTRIES_MIN, RATE_TABLE_ENTRIES_MAX);
+}
+
 /* ---- Secrets ---- */
 
 static void load_signing(struct loader *l)
@@ -272,18 +308,26 @@ static void load_signing(struct loader *l)
 
 static void load_peers(struct loader *l)
 {
-    l->out->peers_token = STR("");
+    l->out->peers_token = l->out->peers_client_ca = STR("");
     if (l->raw->peers != NULL && l->raw->peers->token != NULL)
         l->out->peers_token = load_token(l, "peers.token", l->raw->peers->token);
-    else if (l->raw->peers != NULL)
-        conf_fail(l->conf, "peers", "needs a `token`");
+    if (l->raw->peers != NULL && l->raw->peers->client_ca != NULL)
+        l->out->peers_client_ca = load_path(l, l->raw->peers->client_ca);
+    if (l->raw->peers != NULL && l->raw->peers->token == NULL && l->raw->peers->client_ca == NULL)
+        conf_fail(l->conf, "peers", "needs a `token` or a `client_ca`");
     if (l->out->role != PROXY_ROLE_SHIELD || l->out->peers_token.n > 0 || conf_status(l->conf) < 0)
         return;
-    for (unsigned i = 0; i < l->out->listen_n; i++)
-        if (!l->out->listen[i].address.loopback)
+    for (unsigned i = 0; i < l->out->listen_n; i++) {
+        bool verified = l->raw->listen[i].tls != NULL && l->out->peers_client_ca.n > 0;
+
+        if (!l->out->listen[i].address.loopback && !verified)
             conf_fail(l->conf, CONF_PATH("listen[%u].address", i),
-                      "%s is not loopback, so the shield needs `peers: {token: FILE}`",
+                      l->out->peers_client_ca.n > 0
+                          ? "%s is not loopback and has no `tls`, so `peers: {client_ca: FILE}` guards it "
+                            "not; give it tls, or the peers a `token`"
+                          : "%s is not loopback, so the shield needs `peers: {token: FILE}`",
                       l->out->listen[i].address.text.p);
+    }
 }
 
 static void load_access_log(struct loader *l)
@@ -297,6 +341,26 @@ static void load_access_log(struct loader *l)
     l->out->access_log_format = raw->format;
 }
 
+/* Before the rules, which ask whether there is `geo`. */
+static void load_territory_paths(struct loader *l)
+{
+    if (l->raw->geo != NULL)
+        l->out->territory_paths[TERRITORY_GEO] = load_path(l, l->raw->geo->database).p;
+    if (l->raw->rights != NULL)
+        l->out->territory_paths[TERRITORY_RIGHTS] = load_path(l, l->raw->rights).p;
+}
+
+/* Last of all: a million lines are not read for a file that is wrong elsewhere. */
+static void load_territory(struct loader *l)
+{
+    static const char *const keys[] = {[TERRITORY_GEO] = "geo.database", [TERRITORY_RIGHTS] = "rights"};
+    char error[TERRITORY_ERROR_BYTES];
+    enum territory_part part;
+    if (conf_status(l->conf) == 0 &&
+        territory_load(l->out->territory_paths, &l->out->territory, &part, error) != 0)
+        conf_fail(l->conf, keys[part], "%s", error);
+}
+
 /* ---- The whole ---- */
 
 /* Keys of the contract that no one may believe to work here. */
@@ -307,20 +371,18 @@ static void refuse(struct loader *l)
         const char *why;
     } refused[] = {
         {"stores", "is not available in this version, which caches in memory only; leave it out"},
-        {"rate_limit", "is not available in this version; leave it out"},
-        {"geo", "is not available in this version; leave it out"},
-        {"peers.client_ca", "is not available in this version; use `token`"},
     };
     static const struct {
         const char *path;
         const char *why;
-    } others[2][2] = {
+    } others[2][3] = {
         [PROXY_ROLE_EDGE] = {{"origins", "is for a shield; an edge has `upstreams`"},
                              {"peers", "is for a shield; an edge gives `peer_token` to an upstream"}},
         [PROXY_ROLE_SHIELD] = {{"upstreams", "is for an edge; a shield has `origins`"},
-                               {"signing", "is for an edge; a shield checks no signatures"}},
+                               {"signing", "is for an edge; a shield checks no signatures"},
+                               {"pacing", "is for an edge; a shield answers no players"}},
     };
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < ARRAY_LEN(others[0]) && others[l->out->role][i].path != NULL; i++)
         if (conf_has(l->conf, others[l->out->role][i].path))
             conf_fail(l->conf, others[l->out->role][i].path, "%s", others[l->out->role][i].why);
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
@@ -342,12 +404,17 @@ static void load_parts(struct loader *l)
                    MEMORY_BYTES_MIN, 1024 * 1024 * GIB);
     load_upstreams(l);
     load_signing(l);
+    load_rate_limit(l);
     load_peers(l);
+    load_territory_paths(l);
+    load_listen_tls(l);
     load_rules(l);
     load_access_log(l);
     load_trusted(l);
+    load_pacing(l);
     load_timeouts(l);
     load_limits(l);
+    load_territory(l);
 }
 
 static int load(struct conf *conf, struct proxy_conf *out)
@@ -390,12 +457,33 @@ int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **
     return rc;
 }
 
+bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer)
+{
+    for (unsigned i = 0; i < conf->trusted_proxies_n; i++)
+        if (ip_in_block(peer, &conf->trusted_proxies[i]))
+            return true;
+    return false;
+}
+
 void proxy_conf_free(struct proxy_conf **pconf)
 {
     struct proxy_conf *conf = TAKE(pconf);
     if (conf == NULL)
         return;
     CHECK_MAGIC(conf, PROXY_CONF_MAGIC);
+    territory_unref(&conf->territory);
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL) {
+            struct tls_server *tls = conf->listen[i].tls;
+
+            tls_server_unref(&tls);
+        }
+    for (unsigned i = 0; i < conf->upstreams_n; i++)
+        if (conf->upstreams[i].tls != NULL) {
+            struct tls_client *tls = conf->upstreams[i].tls;
+
+            tls_client_unref(&tls);
+        }
     /* The snapshot lies in its own arena, and the arena wipes the keys with all else. */
     struct arena arena = conf->arena;
     arena_free(&arena);

@@ -5,17 +5,19 @@
  * Every struct str here is followed by a NUL. Relative paths were taken from the folder of the file. A
  * snapshot is shared by all threads read-only; who loaded it frees it once no thread uses it.
  *
- * Keys of the contract whose function is not built yet (tls, https:// and s3:// URLs, stores, geo,
- * rate_limit, markets, client_ca) are known and refused with an error that says so. */
+ * Keys of the contract whose function is not built yet (s3:// URLs, stores) are known and refused with an
+ * error that says so. */
 #pragma once
 
 #include "http/signed_url.h"
 #include "http/url.h"
 #include "net/tls.h"
 #include "proxy/rules.h"
+#include "proxy/territory.h"
 #include "util/arena.h"
 #include "util/conf.h"
 #include "util/ip.h"
+#include "util/rate_table.h"
 
 #include <sys/socket.h>
 
@@ -26,6 +28,9 @@ enum proxy_role { PROXY_ROLE_EDGE, PROXY_ROLE_SHIELD };
 #define PROXY_UPSTREAMS_MAX 64
 #define PROXY_TRUSTED_MAX   256
 #define PROXY_HOSTS_MAX     1024
+
+/* Of one listener: a few names in RSA and ECDSA. They are looked through for each full handshake. */
+#define PROXY_CERTIFICATES_MAX 64
 
 struct proxy_address {
     struct str text; /* "127.0.0.1:8080", "[::1]:8080" */
@@ -54,9 +59,11 @@ struct proxy_admin {
 /* An upstream of an edge or an origin of a shield. */
 struct proxy_upstream {
     struct str url;           /* as configured, for logs and metrics */
-    enum url_scheme scheme;   /* URL_HTTP, or URL_FILE of a shield; https is refused for now */
-    struct str host;          /* name or address, lower case, without brackets; http only */
-    uint16_t port;            /* http only */
+    enum url_scheme scheme;   /* URL_HTTP, URL_HTTPS, or URL_FILE of a shield */
+    struct str host;          /* name or address, lower case, without brackets; not of file */
+    uint16_t port;            /* not of file */
+    struct tls_client *tls;   /* https only */
+    struct str tls_name;      /* what its certificate must be for, and SNI: `host`, or `tls.name` */
     struct str path;          /* http: put before the path asked for, "" or "/prefix"; file: the folder */
     struct str host_field;    /* the Host to send: `host`, or the URL's authority; never the client's, since
                                * all Hosts share one cache */
@@ -79,7 +86,25 @@ struct proxy_signing {
     struct signed_url_policy policy;
 };
 
+/* An absent key limits nothing: what is right behind a carrier's NAT only the operator knows. */
+#define PROXY_RATE_BURST 100
+/* Places of the table: who has just been faster than a rate is in it for the time that he is ahead, 20 ms after
+ * one request at 50/s. A million listeners with a request each 10 s are 2,000. */
+#define PROXY_RATE_TABLE 65536
+
+struct proxy_rate_limit {
+    struct rate per_uid, per_address; /* of requests; interval_ns 0: no limit */
+    unsigned connections_per_address; /* 0: no limit */
+    unsigned table_entries;           /* read at start */
+};
+
 enum proxy_log_format { PROXY_LOG_JSON, PROXY_LOG_COMBINED };
+
+/* Of the edge. A signed `rate` needs no permission: who signs has given it. */
+struct proxy_pacing {
+    bool cmcd_rtp; /* a player that says how much is of use to it gets no more */
+    uint64_t cmcd_rtp_min_bytes_per_s;
+};
 
 struct proxy_timeouts {
     uint64_t client_hello_ms;     /* TLS: from the connection to a whole ClientHello */
@@ -128,15 +153,21 @@ struct proxy_conf {
     unsigned upstreams_n;
 
     struct proxy_signing signing; /* edge */
-    struct str peers_token;       /* shield: what its edges send; empty: loopback only */
+    struct str peers_token; /* shield: what its edges send; empty: loopback, or client certificates, only */
+    struct str peers_client_ca; /* shield: file of the authorities of client certificates; empty: none */
+    struct proxy_rate_limit rate_limit;
     struct rules rules;
 
     bool access_log;
     struct str access_log_path; /* "-": standard output */
     enum proxy_log_format access_log_format;
 
+    const char *territory_paths[TERRITORY_PARTS]; /* `geo` and `rights`; NULL: not given */
+    struct territory *territory; /* as loaded with this; who loaded the snapshot may take it away */
+
     const struct ip_block *trusted_proxies; /* only they may set X-Forwarded-For */
     unsigned trusted_proxies_n;
+    struct proxy_pacing pacing;
     struct proxy_timeouts timeouts;
     struct proxy_limits limits;
 };
@@ -146,6 +177,8 @@ struct proxy_conf {
 /* Returns 0 and a snapshot, or a negative errno and one line in *error. */
 int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **out,
                     struct conf_error *error);
+/* Whether this peer may say who the client is. */
+bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer);
 void proxy_conf_free(struct proxy_conf **conf);
 
 /* keys.yaml alone, for seguectl. `keys` is the caller's, who clears it with signed_url_keys_clear; it is

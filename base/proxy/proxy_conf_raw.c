@@ -23,8 +23,22 @@
 static const cyaml_schema_value_t text_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, TEXT_BYTES_MAX)};
 
+static const cyaml_schema_field_t tls_certificate_fields[] = {
+    TEXT("certificate", struct raw_tls_certificate, certificate),
+    TEXT("key", struct raw_tls_certificate, key), CYAML_FIELD_END};
+
+static const cyaml_schema_value_t tls_certificate_entry = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_tls_certificate, tls_certificate_fields)};
+
+static const cyaml_schema_field_t listen_tls_fields[] = {
+    TEXT_OPT("certificate", struct raw_listen_tls, certificate), TEXT_OPT("key", struct raw_listen_tls, key),
+    LIST_OPT("certificates", struct raw_listen_tls, certificates, &tls_certificate_entry,
+             PROXY_CERTIFICATES_MAX),
+    CYAML_FIELD_END};
+
 static const cyaml_schema_field_t listen_fields[] = {
-    TEXT("address", struct raw_listen, address), LOOKED_AT("tls"),
+    TEXT("address", struct raw_listen, address), MAP_OPT("tls", struct raw_listen, tls, listen_tls_fields),
+    BOOL_OPT("http2", struct raw_listen, http2),
     LIST_OPT("proxy_protocol", struct raw_listen, proxy_protocol, &text_entry, PROXY_TRUSTED_MAX),
     CYAML_FIELD_END};
 
@@ -39,8 +53,19 @@ static const cyaml_schema_field_t admin_fields[] = {
 static const cyaml_schema_field_t memory_fields[] = {
     WORD_OPT("size", __typeof__(*((struct raw_conf *)0)->memory), size), CYAML_FIELD_END};
 
+static const cyaml_schema_field_t geo_fields[] = {TEXT("database", struct raw_geo, database),
+                                                  CYAML_FIELD_END};
+
 static const cyaml_schema_field_t peers_fields[] = {
-    TEXT_OPT("token", __typeof__(*((struct raw_conf *)0)->peers), token), LOOKED_AT("client_ca"),
+    TEXT_OPT("token", __typeof__(*((struct raw_conf *)0)->peers), token),
+    TEXT_OPT("client_ca", __typeof__(*((struct raw_conf *)0)->peers), client_ca), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t upstream_tls_fields[] = {
+    TEXT_OPT("ca", struct raw_upstream_tls, ca),
+    BOOL_OPT("verify", struct raw_upstream_tls, verify),
+    TEXT_OPT("certificate", struct raw_upstream_tls, certificate),
+    TEXT_OPT("key", struct raw_upstream_tls, key),
+    TEXT_OPT("name", struct raw_upstream_tls, name),
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t upstream_fields[] = {
@@ -50,7 +75,7 @@ static const cyaml_schema_field_t upstream_fields[] = {
     BOOL_OPT("backup", struct raw_upstream, backup),
     WORD_OPT("max_connections", struct raw_upstream, max_connections),
     TEXT_OPT("peer_token", struct raw_upstream, peer_token),
-    LOOKED_AT("tls"),
+    MAP_OPT("tls", struct raw_upstream, tls, upstream_tls_fields),
     CYAML_FIELD_END};
 
 static const cyaml_schema_value_t upstream_entry = {
@@ -65,7 +90,7 @@ static const cyaml_schema_field_t origin_fields[] = {
     LOOKED_AT("endpoint"),
     LOOKED_AT("region"),
     LOOKED_AT("credentials"),
-    LOOKED_AT("tls"),
+    MAP_OPT("tls", struct raw_upstream, tls, upstream_tls_fields),
     CYAML_FIELD_END};
 
 static const cyaml_schema_value_t origin_entry = {
@@ -78,6 +103,17 @@ static const cyaml_schema_field_t signing_fields[] = {
     WORD_OPT("lifetime_max", struct raw_signing, lifetime_max),
     WORD_OPT("pfx_depth_min", struct raw_signing, pfx_depth_min),
     CYAML_FIELD_END};
+
+#define RATE_LIMIT_FIELDS                                                                                    \
+    WORD_OPT("per_address", struct raw_rate_limit, per_address),                                             \
+        WORD_OPT("burst", struct raw_rate_limit, burst),                                                     \
+        WORD_OPT("connections_per_address", struct raw_rate_limit, connections_per_address),                 \
+        WORD_OPT("table", struct raw_rate_limit, table)
+
+static const cyaml_schema_field_t edge_rate_limit_fields[] = {
+    WORD_OPT("per_uid", struct raw_rate_limit, per_uid), RATE_LIMIT_FIELDS, CYAML_FIELD_END};
+static const cyaml_schema_field_t shield_rate_limit_fields[] = {LOOKED_AT("per_uid"), RATE_LIMIT_FIELDS,
+                                                                CYAML_FIELD_END};
 
 static const cyaml_schema_field_t rule_fields[] = {
     TEXT("match", struct raw_rule, match),
@@ -107,6 +143,10 @@ static const cyaml_schema_field_t access_log_fields[] = {
     TEXT("path", struct raw_access_log, path),
     CYAML_FIELD_ENUM("format", OPTIONAL | CYAML_FLAG_STRICT, struct raw_access_log, format, log_formats, 2),
     CYAML_FIELD_END};
+
+static const cyaml_schema_field_t pacing_fields[] = {
+    BOOL_OPT("cmcd_rtp", struct raw_pacing, cmcd_rtp),
+    WORD_OPT("cmcd_rtp_min", struct raw_pacing, cmcd_rtp_min), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t timeouts_fields[] = {
     WORD_OPT("client_hello", struct raw_timeouts, client_hello),
@@ -143,7 +183,7 @@ static const cyaml_schema_field_t limits_fields[] = {
         LIST_OPT("hosts", struct raw_conf, hosts, &text_entry, PROXY_HOSTS_MAX),                             \
         WORD_OPT("workers", struct raw_conf, workers),                                                       \
         MAP_OPT("memory", struct raw_conf, memory, memory_fields), LOOKED_AT("stores"),                      \
-        LOOKED_AT("rate_limit"), LOOKED_AT("geo"),                                                           \
+        MAP_OPT("geo", struct raw_conf, geo, geo_fields), TEXT_OPT("rights", struct raw_conf, rights),       \
         LIST_OPT("rules", struct raw_conf, rules, &rule_entry, RULES_MAX),                                   \
         MAP_OPT("access_log", struct raw_conf, access_log, access_log_fields),                               \
         LIST_OPT("trusted_proxies", struct raw_conf, trusted_proxies, &text_entry, PROXY_TRUSTED_MAX),       \
@@ -155,6 +195,8 @@ static const cyaml_schema_field_t edge_fields[] = {
     CYAML_FIELD_SEQUENCE("upstreams", CYAML_FLAG_POINTER, struct raw_conf, upstreams, &upstream_entry, 1,
                          PROXY_UPSTREAMS_MAX),
     MAP_OPT("signing", struct raw_conf, signing, signing_fields),
+    MAP_OPT("rate_limit", struct raw_conf, rate_limit, edge_rate_limit_fields),
+    MAP_OPT("pacing", struct raw_conf, pacing, pacing_fields),
     LOOKED_AT("origins"),
     LOOKED_AT("peers"),
     CYAML_FIELD_END};
@@ -164,8 +206,10 @@ static const cyaml_schema_field_t shield_fields[] = {
     CYAML_FIELD_SEQUENCE_COUNT("origins", CYAML_FLAG_POINTER, struct raw_conf, upstreams, upstreams_count,
                                &origin_entry, 1, PROXY_UPSTREAMS_MAX),
     MAP_OPT("peers", struct raw_conf, peers, peers_fields),
+    MAP_OPT("rate_limit", struct raw_conf, rate_limit, shield_rate_limit_fields),
     LOOKED_AT("upstreams"),
     LOOKED_AT("signing"),
+    LOOKED_AT("pacing"),
     CYAML_FIELD_END};
 
 const cyaml_schema_value_t raw_edge_schema = {

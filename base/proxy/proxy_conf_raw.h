@@ -4,8 +4,20 @@
 
 #include "proxy/proxy_conf.h"
 
+struct raw_tls_certificate {
+    char *certificate, *key;
+};
+
+struct raw_listen_tls {
+    char *certificate, *key;
+    struct raw_tls_certificate *certificates;
+    unsigned certificates_count;
+};
+
 struct raw_listen {
     char *address;
+    struct raw_listen_tls *tls;
+    bool *http2;
     char **proxy_protocol;
     unsigned proxy_protocol_count;
 };
@@ -16,7 +28,13 @@ struct raw_admin {
     unsigned hosts_count;
 };
 
+struct raw_upstream_tls {
+    char *ca, *certificate, *key, *name;
+    bool *verify;
+};
+
 struct raw_upstream {
+    struct raw_upstream_tls *tls;
     char *match, *url, *host, *weight, *max_connections, *peer_token;
     bool *backup;
 };
@@ -24,6 +42,10 @@ struct raw_upstream {
 struct raw_signing {
     bool *required;
     char *keys, *clock_skew, *lifetime_max, *pfx_depth_min;
+};
+
+struct raw_rate_limit {
+    char *per_uid, *per_address, *burst, *connections_per_address, *table;
 };
 
 struct raw_rule {
@@ -34,9 +56,18 @@ struct raw_rule {
     unsigned keep_query_count;
 };
 
+struct raw_geo {
+    char *database;
+};
+
 struct raw_access_log {
     char *path;
     enum proxy_log_format format;
+};
+
+struct raw_pacing {
+    bool *cmcd_rtp;
+    char *cmcd_rtp_min;
 };
 
 struct raw_timeouts {
@@ -52,7 +83,8 @@ struct raw_limits {
 };
 
 struct raw_conf {
-    char *name, *workers;
+    char *name, *workers, *rights;
+    struct raw_geo *geo;
     struct raw_listen *listen;
     struct raw_admin *admin;
     char **hosts;
@@ -62,11 +94,13 @@ struct raw_conf {
     struct raw_upstream *upstreams;
     struct raw_signing *signing;
     struct {
-        char *token;
+        char *token, *client_ca;
     } * peers;
+    struct raw_rate_limit *rate_limit;
     struct raw_rule *rules;
     struct raw_access_log *access_log;
     char **trusted_proxies;
+    struct raw_pacing *pacing;
     struct raw_timeouts *timeouts;
     struct raw_limits *limits;
     unsigned listen_count, hosts_count, upstreams_count, rules_count, trusted_proxies_count;
@@ -85,6 +119,11 @@ struct loader {
 /* Each converts one part; errors stay in the conf. */
 void load_rules(struct loader *l);
 void load_upstreams(struct loader *l);
+
+/* TLS of the listeners, once it is known who may connect, and of one upstream. */
+void load_listen_tls(struct loader *l);
+void load_upstream_tls(struct loader *l, const char *path, const struct raw_upstream_tls *raw,
+                       struct proxy_upstream *out);
 
 /* A path of the file's, taken from its folder when it is relative; kept in the arena. */
 struct str load_path(struct loader *l, const char *path);

@@ -1,5 +1,6 @@
 #include "proxy/proxy_stats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define AT(member) offsetof(struct proxy_stats, member)
@@ -47,6 +48,10 @@
             "Connections from peers named in listen[].proxy_protocol, by what they began with.",             \
             "result=\"" name "\"", proxy_headers[result])
 
+#define HTTP2_ATTACK(name, kind)                                                                             \
+    COUNTER("http2_attacks_total", "HTTP/2 connections ended because they were abused, by how.",             \
+            "kind=\"" name "\"", http2.attacks[kind])
+
 const struct metric_desc proxy_stats_table[] = {
     EACH_CACHE(REQUESTS),
     EACH_CACHE(FIRST_BYTE),
@@ -56,6 +61,17 @@ const struct metric_desc proxy_stats_table[] = {
     SIGNATURE("expired", STAT_SIGNATURE_EXPIRED),
     SIGNATURE("address", STAT_SIGNATURE_ADDRESS),
     SIGNATURE("geo", STAT_SIGNATURE_GEO),
+    COUNTER("rate_limited_total", "Requests answered with 429, by whose limit it was.", "by=\"uid\"",
+            rate_limited_uid),
+    COUNTER("rate_limited_total", "", "by=\"address\"", rate_limited_address),
+    COUNTER("rate_limit_uncounted_total", "Let pass without being counted because its table was full.",
+            "table=\"requests\"", uncounted_requests),
+    COUNTER("rate_limit_uncounted_total", "", "table=\"connections\"", uncounted_connections),
+    COUNTER("geo_blocked_total", "Requests from where it may not be heard, by who says so.", "by=\"url\"",
+            geo_blocked[STAT_GEO_URL]),
+    COUNTER("geo_blocked_total", "", "by=\"rule\"", geo_blocked[STAT_GEO_RULE]),
+    COUNTER("geo_blocked_total", "", "by=\"rights\"", geo_blocked[STAT_GEO_RIGHTS]),
+    COUNTER("taken_down_total", "Requests for what the rights file has taken down.", NULL, taken_down),
     COUNTER("sent_bytes_total", "Bytes sent to clients, heads included.", NULL, sent_bytes),
     COUNTER("upstream_received_bytes_total", "Body bytes received from upstreams.", NULL, upstream_bytes),
     COUNTER("fills_started_total", "Fetches from above that were begun.", NULL, fills_started),
@@ -65,8 +81,9 @@ const struct metric_desc proxy_stats_table[] = {
     COUNTER("upstream_bodies_too_long_total", "Answers longer than their Content-Length.", NULL,
             origin_longer),
     COUNTER("connections_accepted_total", "Client connections accepted.", NULL, connections_accepted),
-    COUNTER("connections_refused_total", "Client connections closed because connections_max was reached.",
-            NULL, connections_refused),
+    COUNTER("connections_refused_total", "Client connections closed at once, by which limit was reached.",
+            "reason=\"connections_max\"", connections_refused),
+    COUNTER("connections_refused_total", "", "reason=\"address\"", connections_refused_address),
     COUNTER("accept_errors_total", "Accepts that failed, such as for want of file descriptors.", NULL,
             accept_errors),
     GAUGE("connections", "Client connections open, by state.", "state=\"open\"", connections_open),
@@ -75,9 +92,47 @@ const struct metric_desc proxy_stats_table[] = {
     PROXY_HEADER("no_source", STAT_PROXY_HEADER_NO_SOURCE),
     PROXY_HEADER("bad", STAT_PROXY_HEADER_BAD),
     PROXY_HEADER("late", STAT_PROXY_HEADER_LATE),
+    COUNTER("paced_requests_total", "Requests whose answers are paced, by who set the rate.", "by=\"token\"",
+            paced_requests[false]),
+    COUNTER("paced_requests_total", "", "by=\"cmcd\"", paced_requests[true]),
+    COUNTER("tls_handshakes_total", "TLS handshakes with clients that ended, by how.", "result=\"full\"",
+            tls.handshakes_full),
+    COUNTER("tls_handshakes_total", "", "result=\"resumed\"", tls.handshakes_resumed),
+    COUNTER("tls_handshakes_total", "", "result=\"failed\"", tls.handshakes_failed),
+    COUNTER("tls_handshakes_total", "", "result=\"timeout\"", tls.handshakes_timeout),
+    COUNTER("tls_connections_total", "TLS connections with clients, by version.", "version=\"1.2\"",
+            tls.handshakes_tls12),
+    COUNTER("tls_connections_total", "", "version=\"1.3\"", tls.handshakes_tls13),
+    COUNTER("tls_handshakes_delayed_total", "TLS handshakes that waited for a place or their turn.", NULL,
+            tls.handshakes_delayed),
+    GAUGE("tls_handshakes", "TLS handshakes with clients under way.", NULL, tls.handshaking),
+    COUNTER("tls_upstream_handshakes_failed_total", "TLS handshakes with upstreams that failed.", NULL,
+            tls.client_handshakes_failed),
     COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
     COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
     COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),
+    COUNTER("http2_connections_total", "Client connections that spoke HTTP/2.", NULL, http2_connections),
+    GAUGE("http2_connections", "HTTP/2 connections open.", NULL, http2_connections_open),
+    COUNTER("http2_streams_total", "Requests that came over HTTP/2.", NULL, http2.streams),
+    COUNTER("http2_streams_refused_total", "Streams refused for want of a place; clients may try again.",
+            NULL, http2.streams_refused),
+    GAUGE("http2_requests", "Requests under way over HTTP/2.", NULL, http2_requests),
+    COUNTER("http2_resets_total", "Streams reset, by whom.", "by=\"client\"", http2.resets_received),
+    COUNTER("http2_resets_total", "", "by=\"server\"", http2.resets_sent),
+    COUNTER("http2_goaways_total", "HTTP/2 connections ended, by whom or why.", "reason=\"client\"",
+            http2.goaways_received),
+    COUNTER("http2_goaways_total", "", "reason=\"graceful\"", http2.goaways_sent),
+    COUNTER("http2_goaways_total", "", "reason=\"error\"", http2.goaways_error),
+    HTTP2_ATTACK("rapid_reset", HTTP2_ATTACK_RESETS),
+    HTTP2_ATTACK("continuation", HTTP2_ATTACK_CONTINUATION),
+    HTTP2_ATTACK("header_bomb", HTTP2_ATTACK_HEADERS),
+    HTTP2_ATTACK("settings", HTTP2_ATTACK_SETTINGS),
+    HTTP2_ATTACK("ping", HTTP2_ATTACK_PINGS),
+    HTTP2_ATTACK("priority", HTTP2_ATTACK_PRIORITIES),
+    HTTP2_ATTACK("window_update", HTTP2_ATTACK_WINDOW_UPDATES),
+    HTTP2_ATTACK("empty_frames", HTTP2_ATTACK_EMPTY_FRAMES),
+    HTTP2_ATTACK("unknown_frames", HTTP2_ATTACK_UNKNOWN_FRAMES),
+    HTTP2_ATTACK("unread", HTTP2_ATTACK_UNREAD),
     GAUGE("upstream_connections", "Connections to upstreams open.", NULL, upstream_open),
     COUNTER("upstream_connects_total", "Connections to upstreams begun.", NULL, upstream_connects),
     COUNTER("upstream_reuses_total", "Requests sent on a kept connection.", NULL, upstream_reuses),

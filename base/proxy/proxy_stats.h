@@ -1,6 +1,7 @@
 /* What a worker counts. Written by the worker alone, summed by the control thread (util/stats.h). */
 #pragma once
 
+#include "http/http2.h"
 #include "net/resolve.h"
 #include "net/tls.h"
 #include "node/access_log.h"
@@ -32,21 +33,30 @@ enum stat_proxy_header {
     STAT_PROXY_HEADERS
 };
 
+enum stat_geo { STAT_GEO_URL, STAT_GEO_RULE, STAT_GEO_RIGHTS, STAT_GEOS };
+
 struct proxy_stats {
     struct tls_stats tls;
+    struct http2_stats http2;
+    uint64_t http2_connections;
+    uint64_t http2_connections_open, http2_requests; /* gauges; requests under way */
     uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];
     uint64_t signatures[STAT_SIGNATURES];
-    uint64_t sent_bytes;     /* to clients, heads included */
-    uint64_t upstream_bytes; /* bodies from upstreams */
+    uint64_t geo_blocked[STAT_GEOS], taken_down;
+    uint64_t rate_limited_uid, rate_limited_address;    /* answered with 429 */
+    uint64_t uncounted_requests, uncounted_connections; /* let pass because a table was full */
+    uint64_t sent_bytes;                                /* to clients, heads included */
+    uint64_t upstream_bytes;                            /* bodies from upstreams */
 
     uint64_t fills_started, fills_completed, fills_failed, fills_not_modified;
     uint64_t origin_longer; /* bodies longer than their Content-Length */
 
-    uint64_t connections_accepted, connections_refused, accept_errors;
+    uint64_t connections_accepted, connections_refused, connections_refused_address, accept_errors;
     uint64_t connections_open, connections_active; /* gauges; active: with a request under way */
     uint64_t proxy_headers[STAT_PROXY_HEADERS];
+    uint64_t paced_requests[2]; /* by the token, by the player's own word */
     uint64_t head_timeouts, slow_clients, bad_requests;
 
     uint64_t upstream_connects, upstream_reuses, upstream_connect_errors, upstream_resets, upstream_timeouts;

@@ -3,6 +3,7 @@
 #include "http/url.h"
 #include "proxy/conn.h"
 #include "proxy/fill.h"
+#include "proxy/http2_conn.h"
 #include "proxy/request.h"
 #include "proxy/upstream.h"
 #include "util/log.h"
@@ -218,6 +219,8 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
     w->magic = WORKER_MAGIC;
     w->index = (uint16_t)index;
     w->proxy = proxy;
+    if (proxy->territory != NULL)
+        w->territory = territory_ref(proxy->territory);
     w->connections_max = conf->limits.connections_max / proxy->workers_n;
     if (w->connections_max == 0)
         w->connections_max = 1;
@@ -226,7 +229,11 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
     list_init(&w->fill_list);
     list_init(&w->yielding);
     pool_init(&w->conns, "connections", sizeof(struct conn), w->connections_max, CONNS_KEEP);
-    pool_init(&w->requests, "requests", sizeof(struct request), w->connections_max, REQUESTS_KEEP);
+    pool_init(&w->http2_streams, "http2 streams", http2_conn_stream_bytes,
+              (size_t)w->connections_max * HTTP2_STREAMS_PER_CONNECTION, REQUESTS_KEEP);
+    pool_init(&w->http2_slabs, "http2 slabs", HTTP2_SLAB_BYTES, HTTP2_SLABS_MAX, HTTP2_SLABS_KEEP);
+    pool_init(&w->requests, "requests", sizeof(struct request),
+              w->connections_max + w->http2_streams.in_use_max, REQUESTS_KEEP);
     pool_init(&w->fills, "fills", sizeof(struct fill), FILLS_MAX, FILLS_KEEP);
     w->acceptors = calloc(conf->listen_n, sizeof w->acceptors[0]);
     w->acceptors_n = conf->listen_n;
@@ -240,6 +247,7 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
     *out = w;
     return 0;
 fail:
+    territory_unref(&w->territory);
     free(w->acceptors);
     free(w);
     return error;
@@ -253,8 +261,11 @@ void worker_destroy(struct worker **wp)
     (void)mailbox_deliver(&w->mailbox, w); /* what was posted after its end: only freed */
     pool_destroy(&w->conns);
     pool_destroy(&w->requests);
+    pool_destroy(&w->http2_streams);
+    pool_destroy(&w->http2_slabs);
     pool_destroy(&w->fills);
     mailbox_close(&w->mailbox);
+    territory_unref(&w->territory);
     free(w->acceptors);
     free(w);
 }
@@ -379,6 +390,33 @@ void worker_post_site(struct worker *w, struct site *site)
     }
     atomic_fetch_add(&site->refs, 1);
     *m = (struct site_mail){.mail.receive = site_received, .site = site};
+    mailbox_post(&w->mailbox, &m->mail);
+}
+
+struct territory_mail {
+    struct mail mail;
+    struct territory *territory;
+};
+
+static void territory_received(struct mail *mail, void *context)
+{
+    struct territory_mail *m = CONTAINER_OF(mail, struct territory_mail, mail);
+    struct worker *w = context;
+
+    territory_unref(&w->territory);
+    w->territory = TAKE(&m->territory);
+    free(m);
+}
+
+void worker_post_territory(struct worker *w, struct territory *territory)
+{
+    struct territory_mail *m = calloc(1, sizeof *m);
+
+    if (m == NULL) {
+        log_error("no memory to tell worker %u of the new country database or rights", w->index);
+        return;
+    }
+    *m = (struct territory_mail){.mail.receive = territory_received, .territory = territory_ref(territory)};
     mailbox_post(&w->mailbox, &m->mail);
 }
 

@@ -710,7 +710,7 @@ static enum flow_result step_drop(struct flow *flow)
         upstream_close(&f->conn);
     fill_file_close(f);
     if (f->after_drop_retry) {
-        free(TAKE(&f->out));
+        upward_forget(f);
         forget_head(f);
         f->flow.step = STEP_CHOOSE;
         return FLOW_NEXT;
@@ -734,7 +734,7 @@ static void fill_done(struct flow *flow)
     list_remove(&f->node);
     worker_site_unref(&f->site);
     free(f->text);
-    free(f->out);
+    upward_forget(f);
     free(f->head);
     f->magic = 0;
     pool_put(&w->fills, f);

@@ -178,6 +178,8 @@ static int reload(void *context)
         log_error("reload refused, the old configuration stays: %s", error.text);
         return result;
     }
+    if (proxy_conf_holds_secrets(conf))
+        process_guard_memory();
     warn_of_what_stays(life->proxy.site->conf, conf);
     site = site_create(&conf);
     if (site == NULL)
@@ -497,6 +499,8 @@ static int live(struct life *life)
     struct proxy *proxy = &life->proxy;
     const struct proxy_conf *conf = proxy->site->conf;
 
+    if (proxy_conf_holds_secrets(conf))
+        process_guard_memory();
     (void)process_raise_files();
     hash_init_random();
     make_instance(proxy);

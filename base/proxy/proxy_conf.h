@@ -147,6 +147,7 @@ struct proxy_conf {
     unsigned upstreams_n;
 
     struct proxy_signing signing; /* edge */
+    bool has_tokens;              /* any of those that are files of their own */
     struct str peers_token;       /* shield: what its edges send; empty: loopback only */
     struct proxy_rate_limit rate_limit;
     struct rules rules;
@@ -163,6 +164,9 @@ struct proxy_conf {
 };
 
 #define PROXY_CONF_MAGIC 0x70436f6e /* "pCon" */
+
+/* Keys or tokens: nobody else may see the memory of a process that has it. */
+bool proxy_conf_holds_secrets(const struct proxy_conf *conf);
 
 /* Returns 0 and a snapshot, or a negative errno and one line in *error. */
 int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **out,

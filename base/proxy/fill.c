@@ -392,6 +392,8 @@ static enum flow_result step_send_body(struct flow *flow)
     result = request_body_next(f->body_from, &run);
     if (result == -EMSGSIZE)
         return fill_drop(f, false, 413, "the body is too large");
+    if (result == -ETIMEDOUT)
+        return fill_drop(f, false, 408, "the client's body came too slowly");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
     if (result == REQUEST_BODY_END)

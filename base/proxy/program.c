@@ -30,6 +30,7 @@ struct life {
     struct admin *admin;
     struct metrics *metrics;
     struct control *control;
+    struct territory_watch watch;
     pthread_t threads[PROXY_WORKERS_MAX];
     _Atomic unsigned ready_n, failed_n, over_n;
     const void *stats[PROXY_WORKERS_MAX];
@@ -162,6 +163,23 @@ static void warn_of_what_stays(const struct proxy_conf *old, const struct proxy_
         log_warn("access_log changed; that needs a restart, and the old log stays");
 }
 
+/* Takes what the configuration was loaded with, or what has taken its place since. */
+static void post_territory(struct life *life, struct territory *territory)
+{
+    for (unsigned i = 0; i < life->proxy.workers_n; i++)
+        worker_post_territory(life->proxy.workers[i], territory);
+    territory_unref(&life->proxy.territory);
+    life->proxy.territory = territory;
+}
+
+/* A session that began under one snapshot is resumed under the next, and by any worker. */
+static void share_tickets(struct proxy *proxy, const struct proxy_conf *conf)
+{
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL)
+            tls_server_set_tickets(conf->listen[i].tls, proxy->tickets);
+}
+
 static int reload(void *context)
 {
     struct life *life = context;
@@ -181,6 +199,7 @@ static int reload(void *context)
     if (proxy_conf_holds_secrets(conf))
         process_guard_memory();
     warn_of_what_stays(life->proxy.site->conf, conf);
+    share_tickets(&life->proxy, conf);
     site = site_create(&conf);
     if (site == NULL)
         return -ENOMEM;
@@ -188,6 +207,7 @@ static int reload(void *context)
         admin_options_of(life, site->conf, &address, &options);
         (void)admin_reconfigure(life->admin, &options);
     }
+    post_territory(life, TAKE(&site->conf->territory)); /* first: the new rules may ask for countries */
     for (unsigned i = 0; i < life->proxy.workers_n; i++)
         worker_post_site(life->proxy.workers[i], site);
     site_unref(&life->proxy.site);
@@ -215,8 +235,13 @@ static bool is_drained(void *context)
 static void tick(void *context, uint64_t now_ns)
 {
     struct life *life = context;
+    struct territory *replaced =
+        territory_look(&life->watch, life->proxy.territory, life->proxy.site->conf->territory_paths);
 
     (void)now_ns;
+    if (replaced != NULL)
+        post_territory(life, replaced);
+    tls_tickets_tick(life->proxy.tickets, clock_unix_s());
     if (atomic_load(&life->failed_n) > 0 && control_state(life->control) != CONTROL_DRAINING)
         control_drain(life->control);
 }
@@ -260,6 +285,29 @@ static void cache_metrics(struct metrics_writer *w, void *context)
     metrics_u64(w, NULL, f.readers);
     metrics_family(w, "flight_joins_total", METRIC_COUNTER, "Requests that joined a fill under way.");
     metrics_u64(w, NULL, f.joined_total);
+}
+
+static void place_metrics(struct metrics_writer *w, void *context)
+{
+    const struct life *life = context;
+
+    territory_metrics(w, life->proxy.territory, &life->watch);
+}
+
+static void tls_metrics(struct metrics_writer *w, void *context)
+{
+    const struct life *life = context;
+    const struct proxy_conf *conf = life->proxy.site->conf;
+    int64_t soonest_unix_s = INT64_MAX;
+
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL && tls_server_expiry_unix_s(conf->listen[i].tls) < soonest_unix_s)
+            soonest_unix_s = tls_server_expiry_unix_s(conf->listen[i].tls);
+    if (soonest_unix_s == INT64_MAX)
+        return;
+    metrics_family(w, "tls_certificate_expiry_seconds", METRIC_GAUGE,
+                   "Unix time at which the first of the listeners' certificates expires.");
+    metrics_u64(w, NULL, soonest_unix_s > 0 ? (uint64_t)soonest_unix_s : 0);
 }
 
 /* --- what the cache holds for a URL --- */
@@ -357,6 +405,12 @@ static int create_shared(struct proxy *proxy)
     const struct memory_config memory = {.size_bytes = proxy->site->conf->memory_bytes};
     struct flight_worker flights[PROXY_WORKERS_MAX];
 
+    proxy->tickets = tls_tickets_create();
+    if (proxy->tickets == NULL) {
+        log_error("no keys for TLS sessions can be made");
+        return -ENOMEM;
+    }
+    share_tickets(proxy, proxy->site->conf);
     proxy->memory = memory_new(&memory);
     if (proxy->memory == NULL) {
         log_error("memory.size: no cache of %llu bytes can be made", (unsigned long long)memory.size_bytes);
@@ -410,6 +464,8 @@ static int create_metrics(struct life *life)
     metrics_add_table(life->metrics, proxy_stats_table, proxy_stats_table_n, life->stats,
                       life->proxy.workers_n);
     metrics_add_source(life->metrics, cache_metrics, life);
+    metrics_add_source(life->metrics, place_metrics, life);
+    metrics_add_source(life->metrics, tls_metrics, life);
     if (life->proxy.access_log != NULL)
         metrics_add_source(life->metrics, access_log_metrics, life->proxy.access_log);
     return 0;
@@ -492,6 +548,7 @@ static void end(struct life *life)
     memory_free(&proxy->memory);
     rate_limits_destroy(&proxy->rate_limits);
     site_unref(&proxy->site);
+    territory_unref(&proxy->territory);
 }
 
 static int live(struct life *life)
@@ -543,6 +600,7 @@ int program_run(const struct program *program, int argc, char **argv)
     control_block_signals();
     life.program = program;
     life.config_path = options.config_path;
+    life.proxy.territory = TAKE(&conf->territory);
     life.proxy.site = site_create(&conf);
     if (life.proxy.site == NULL)
         return 1;

@@ -104,8 +104,6 @@ static void load_listen(struct loader *l)
 {
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
-        if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
-            conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
         items[i].proxy_protocol =
             load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
@@ -311,18 +309,26 @@ static void load_signing(struct loader *l)
 
 static void load_peers(struct loader *l)
 {
-    l->out->peers_token = STR("");
+    l->out->peers_token = l->out->peers_client_ca = STR("");
     if (l->raw->peers != NULL && l->raw->peers->token != NULL)
         l->out->peers_token = load_token(l, "peers.token", l->raw->peers->token);
-    else if (l->raw->peers != NULL)
-        conf_fail(l->conf, "peers", "needs a `token`");
+    if (l->raw->peers != NULL && l->raw->peers->client_ca != NULL)
+        l->out->peers_client_ca = load_path(l, l->raw->peers->client_ca);
+    if (l->raw->peers != NULL && l->raw->peers->token == NULL && l->raw->peers->client_ca == NULL)
+        conf_fail(l->conf, "peers", "needs a `token` or a `client_ca`");
     if (l->out->role != PROXY_ROLE_SHIELD || l->out->peers_token.n > 0 || conf_status(l->conf) < 0)
         return;
-    for (unsigned i = 0; i < l->out->listen_n; i++)
-        if (!l->out->listen[i].address.loopback)
+    for (unsigned i = 0; i < l->out->listen_n; i++) {
+        bool verified = l->raw->listen[i].tls != NULL && l->out->peers_client_ca.n > 0;
+
+        if (!l->out->listen[i].address.loopback && !verified)
             conf_fail(l->conf, CONF_PATH("listen[%u].address", i),
-                      "%s is not loopback, so the shield needs `peers: {token: FILE}`",
+                      l->out->peers_client_ca.n > 0
+                          ? "%s is not loopback and has no `tls`, so `peers: {client_ca: FILE}` guards it "
+                            "not; give it tls, or the peers a `token`"
+                          : "%s is not loopback, so the shield needs `peers: {token: FILE}`",
                       l->out->listen[i].address.text.p);
+    }
 }
 
 static void load_access_log(struct loader *l)
@@ -336,6 +342,26 @@ static void load_access_log(struct loader *l)
     l->out->access_log_format = raw->format;
 }
 
+/* Before the rules, which ask whether there is `geo`. */
+static void load_territory_paths(struct loader *l)
+{
+    if (l->raw->geo != NULL)
+        l->out->territory_paths[TERRITORY_GEO] = load_path(l, l->raw->geo->database).p;
+    if (l->raw->rights != NULL)
+        l->out->territory_paths[TERRITORY_RIGHTS] = load_path(l, l->raw->rights).p;
+}
+
+/* Last of all: a million lines are not read for a file that is wrong elsewhere. */
+static void load_territory(struct loader *l)
+{
+    static const char *const keys[] = {[TERRITORY_GEO] = "geo.database", [TERRITORY_RIGHTS] = "rights"};
+    char error[TERRITORY_ERROR_BYTES];
+    enum territory_part part;
+    if (conf_status(l->conf) == 0 &&
+        territory_load(l->out->territory_paths, &l->out->territory, &part, error) != 0)
+        conf_fail(l->conf, keys[part], "%s", error);
+}
+
 /* ---- The whole ---- */
 
 /* Keys of the contract that no one may believe to work here. */
@@ -346,8 +372,6 @@ static void refuse(struct loader *l)
         const char *why;
     } refused[] = {
         {"stores", "is not available in this version, which caches in memory only; leave it out"},
-        {"geo", "is not available in this version; leave it out"},
-        {"peers.client_ca", "is not available in this version; use `token`"},
     };
     static const struct {
         const char *path;
@@ -383,12 +407,15 @@ static void load_parts(struct loader *l)
     load_signing(l);
     load_rate_limit(l);
     load_peers(l);
+    load_territory_paths(l);
+    load_listen_tls(l);
     load_rules(l);
     load_access_log(l);
     load_trusted(l);
     load_pacing(l);
     load_timeouts(l);
     load_limits(l);
+    load_territory(l);
 }
 
 static int load(struct conf *conf, struct proxy_conf *out)
@@ -453,6 +480,19 @@ void proxy_conf_free(struct proxy_conf **pconf)
     if (conf == NULL)
         return;
     CHECK_MAGIC(conf, PROXY_CONF_MAGIC);
+    territory_unref(&conf->territory);
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL) {
+            struct tls_server *tls = conf->listen[i].tls;
+
+            tls_server_unref(&tls);
+        }
+    for (unsigned i = 0; i < conf->upstreams_n; i++)
+        if (conf->upstreams[i].tls != NULL) {
+            struct tls_client *tls = conf->upstreams[i].tls;
+
+            tls_client_unref(&tls);
+        }
     /* The snapshot lies in its own arena, and the arena wipes the keys with all else. */
     struct arena arena = conf->arena;
     arena_free(&arena);

@@ -18,8 +18,8 @@
 #define LOG_CLOSE_WAIT_MS 2000u
 
 /* A worker's; 2 KiB each, touched only when needed. A client that sends ahead of an answer that it does not
- * take holds up to IO_RECV_QUEUE_MAX of them (conn.c): with these, 1,500 such clients leave a quarter to
- * others. */
+ * take holds up to IO_RECV_QUEUE_MAX of them, fewer when they become scarce, and none of the last eighth
+ * (let_go_of_buffers in conn.c). */
 #define RECEIVE_BUFFERS 16384u
 
 struct life {

@@ -32,9 +32,6 @@ enum proxy_role { PROXY_ROLE_EDGE, PROXY_ROLE_SHIELD };
 /* Of one listener: a few names in RSA and ECDSA. They are looked through for each full handshake. */
 #define PROXY_CERTIFICATES_MAX 64
 
-/* What a listener with TLS does that says nothing of http2. */
-#define PROXY_HTTP2_WITH_TLS false
-
 struct proxy_address {
     struct str text; /* "127.0.0.1:8080", "[::1]:8080" */
     struct sockaddr_storage addr;

@@ -38,7 +38,7 @@ void load_listen_tls(struct loader *l)
         };
         char why[TLS_WHY_BYTES];
 
-        items[i].http2 = raw->http2 != NULL ? *raw->http2 : PROXY_HTTP2_WITH_TLS && raw->tls != NULL;
+        items[i].http2 = raw->http2 != NULL ? *raw->http2 : raw->tls != NULL;
         options.http2 = items[i].http2;
         if (raw->tls == NULL)
             continue;

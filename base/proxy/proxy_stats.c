@@ -48,6 +48,10 @@
             "Connections from peers named in listen[].proxy_protocol, by what they began with.",             \
             "result=\"" name "\"", proxy_headers[result])
 
+#define HTTP2_ATTACK(name, kind)                                                                             \
+    COUNTER("http2_attacks_total", "HTTP/2 connections ended because they were abused, by how.",             \
+            "kind=\"" name "\"", http2.attacks[kind])
+
 const struct metric_desc proxy_stats_table[] = {
     EACH_CACHE(REQUESTS),
     EACH_CACHE(FIRST_BYTE),
@@ -107,6 +111,28 @@ const struct metric_desc proxy_stats_table[] = {
     COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
     COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
     COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),
+    COUNTER("http2_connections_total", "Client connections that spoke HTTP/2.", NULL, http2_connections),
+    GAUGE("http2_connections", "HTTP/2 connections open.", NULL, http2_connections_open),
+    COUNTER("http2_streams_total", "Requests that came over HTTP/2.", NULL, http2.streams),
+    COUNTER("http2_streams_refused_total", "Streams refused for want of a place; clients may try again.",
+            NULL, http2.streams_refused),
+    GAUGE("http2_requests", "Requests under way over HTTP/2.", NULL, http2_requests),
+    COUNTER("http2_resets_total", "Streams reset, by whom.", "by=\"client\"", http2.resets_received),
+    COUNTER("http2_resets_total", "", "by=\"server\"", http2.resets_sent),
+    COUNTER("http2_goaways_total", "HTTP/2 connections ended, by whom or why.", "reason=\"client\"",
+            http2.goaways_received),
+    COUNTER("http2_goaways_total", "", "reason=\"graceful\"", http2.goaways_sent),
+    COUNTER("http2_goaways_total", "", "reason=\"error\"", http2.goaways_error),
+    HTTP2_ATTACK("rapid_reset", HTTP2_ATTACK_RESETS),
+    HTTP2_ATTACK("continuation", HTTP2_ATTACK_CONTINUATION),
+    HTTP2_ATTACK("header_bomb", HTTP2_ATTACK_HEADERS),
+    HTTP2_ATTACK("settings", HTTP2_ATTACK_SETTINGS),
+    HTTP2_ATTACK("ping", HTTP2_ATTACK_PINGS),
+    HTTP2_ATTACK("priority", HTTP2_ATTACK_PRIORITIES),
+    HTTP2_ATTACK("window_update", HTTP2_ATTACK_WINDOW_UPDATES),
+    HTTP2_ATTACK("empty_frames", HTTP2_ATTACK_EMPTY_FRAMES),
+    HTTP2_ATTACK("unknown_frames", HTTP2_ATTACK_UNKNOWN_FRAMES),
+    HTTP2_ATTACK("unread", HTTP2_ATTACK_UNREAD),
     GAUGE("upstream_connections", "Connections to upstreams open.", NULL, upstream_open),
     COUNTER("upstream_connects_total", "Connections to upstreams begun.", NULL, upstream_connects),
     COUNTER("upstream_reuses_total", "Requests sent on a kept connection.", NULL, upstream_reuses),

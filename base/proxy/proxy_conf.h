@@ -153,7 +153,7 @@ struct proxy_conf {
     unsigned upstreams_n;
 
     struct proxy_signing signing; /* edge */
-    bool has_tokens;              /* any of those that are files of their own */
+    bool has_tokens;              /* or keys, beside signing and listeners: any file of a secret */
     struct str peers_token; /* shield: what its edges send; empty: loopback, or client certificates, only */
     struct str peers_client_ca; /* shield: file of the authorities of client certificates; empty: none */
     struct proxy_rate_limit rate_limit;

@@ -1,6 +1,7 @@
 /* What a worker counts. Written by the worker alone, summed by the control thread (util/stats.h). */
 #pragma once
 
+#include "http/http2.h"
 #include "net/resolve.h"
 #include "net/tls.h"
 #include "node/access_log.h"
@@ -36,10 +37,14 @@ enum stat_geo { STAT_GEO_URL, STAT_GEO_RULE, STAT_GEO_RIGHTS, STAT_GEOS };
 
 struct proxy_stats {
     struct tls_stats tls;
+    struct http2_stats http2;
+    uint64_t http2_connections;
+    uint64_t http2_connections_open, http2_requests; /* gauges; requests under way */
     uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];
     uint64_t signatures[STAT_SIGNATURES];
+    uint64_t geo_known, geo_unknown; /* addresses looked up */
     uint64_t geo_blocked[STAT_GEOS], taken_down;
     uint64_t rate_limited_uid, rate_limited_address;    /* answered with 429 */
     uint64_t uncounted_requests, uncounted_connections; /* let pass because a table was full */

@@ -55,7 +55,7 @@ static void check(struct side *s, const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (p[i] != pattern(s->got_n + i))
-            sim_fail(s->world->sim, "byte %llu is wrong", (unsigned long long)(s->got_n + i));
+            sim_fail(s->world->sim, "byte %llu is wrong", (unsigned long long)s->got_n + i);
     s->got_n += n;
 }
 

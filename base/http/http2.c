@@ -291,10 +291,17 @@ static void sent_reset(struct http2 *h, const nghttp2_frame *frame)
     /* One that an error of the client's made us send costs it as much as its own. */
     if (error != NGHTTP2_NO_ERROR && error != NGHTTP2_INTERNAL_ERROR)
         charge_reset(h);
+    /* nghttp2 resets the streams whose windows SETTINGS make too large, which is an error of the connection (RFC 9113,
+     * 6.9.2). Who miscounts one window miscounts others: it is one for all such errors (5.4). */
+    if (error == NGHTTP2_FLOW_CONTROL_ERROR)
+        http2_terminate(h, error);
 }
 
 static void sent_goaway(struct http2 *h, const nghttp2_frame *frame)
 {
+    /* nghttp2 ends by itself who sends SETTINGS of very many values. */
+    if (frame->goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM)
+        attacked(h, HTTP2_ATTACK_SETTINGS);
     if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
         stat_inc(&h->stats->goaways_error);
         h->wronged = true;
@@ -560,6 +567,8 @@ static uint32_t judge(struct http2 *h, const struct http2_frame *frame)
             h->heard_max = (int32_t)frame->stream;
         }
         return error;
+    case HTTP2_CONTINUATION: /* the one kind whose length nghttp2 does not look at */
+        return frame->length > HTTP2_FRAME_BYTES_MAX ? HTTP2_FRAME_SIZE_ERROR : HTTP2_NO_ERROR;
     case HTTP2_PRIORITY:
         return frame->stream == 0 ? HTTP2_PROTOCOL_ERROR : HTTP2_NO_ERROR;
     case HTTP2_RST_STREAM:
@@ -668,6 +677,8 @@ static void set_up(void)
     nghttp2_option_set_max_send_header_block_length(session_options, 2 * HTTP_RESPONSE_HEAD_BYTES_MAX);
     nghttp2_option_set_stream_reset_rate_limit(session_options, UINT32_MAX,
                                                UINT32_MAX); /* the guard's work */
+    /* The guard's, too; and nghttp2 counts a frame again for each piece that it comes in. */
+    nghttp2_option_set_max_continuations(session_options, SIZE_MAX);
 }
 
 static int greet(struct http2 *h, unsigned streams_max)

@@ -130,6 +130,7 @@ void http2_forget(struct http2 *h, struct http2_stream *s, size_t unread);
 #define HTTP2_STREAM_CLOSED     0x5u
 #define HTTP2_REFUSED_STREAM    0x7u
 #define HTTP2_CANCEL            0x8u
+#define HTTP2_FRAME_SIZE_ERROR  0x6u
 #define HTTP2_ENHANCE_YOUR_CALM 0xbu
 
 /* --- the end --- */

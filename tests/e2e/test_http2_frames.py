@@ -76,30 +76,30 @@ def outcome(p, target, allowed, patience=10):
 
 def opened(p):
     """Open: the request has no end yet."""
-    return p.request("/pass/echo/open", "POST", end=False)
+    return p.stream(), lambda n: headers(n, block(request_fields("/pass/echo/open", "POST")), END_HEADERS)
+
+
+def cancelled(p):
+    s, head = opened(p)
+    return s, lambda n: head(n) + rst(n)
 
 
 def held(p):
     """Half-closed (remote): asked, the answer waits for a window."""
-    return p.request(SMALL).head()
+    return p.request(SMALL).head(), None
 
 
 def ended(p):
-    return p.ask(EMPTY)
-
-
-def cancelled(p):
-    s = opened(p)
-    p.send(rst(s.number))
-    return s
+    return p.ask(EMPTY), None
 
 
 def on(state, *frames):
-    """Sends what frames(stream number) make to a stream in this state."""
+    """Sends what frames(stream number) make to a stream in this state; together with what brings it there, so that no
+    answer comes between."""
 
     def do(p):
-        s = state(p)
-        p.send(*(f(s.number) for f in frames))
+        s, before = state(p)
+        p.send(before(s.number) if before else b"", *(f(s.number) for f in frames))
         return s
 
     return do
@@ -178,7 +178,7 @@ FRAMES = [
     ("5.1-half-closed-trailers", on(held, trailers), either("STREAM_CLOSED"), WINDOW_0),
     ("5.1-half-closed-continuation", on(held, lambda n: frame(CONTINUATION, END_HEADERS, n, b"")), connection(
         "PROTOCOL_ERROR", "STREAM_CLOSED"), WINDOW_0),
-    ("5.1-half-closed-window-update", lambda p: p.grant(held(p), 10), IGNORED, WINDOW_0),
+    ("5.1-half-closed-window-update", lambda p: p.grant(held(p)[0], 10), IGNORED, WINDOW_0),
     ("5.1-half-closed-priority", on(held, priority), IGNORED, WINDOW_0),
     ("5.1-half-closed-rst-stream", on(held, rst), IGNORED, WINDOW_0),
     ("5.1-closed-data", on(ended, lambda n: data(n, b"x")), AFTER_THE_END),

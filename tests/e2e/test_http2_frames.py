@@ -294,6 +294,15 @@ FRAMES = [
     ("6.9.2-overflow-by-settings", on(opened, lambda n: window_update(n, WINDOW_MAX - 65535), lambda n: settings(
         {INITIAL_WINDOW_SIZE: 65536})), connection("FLOW_CONTROL_ERROR"), {"window": 65535}),
 
+    # RFC 9218, 7.1 PRIORITY_UPDATE
+    ("9218-7.1-stream-not-0", just(frame(PRIORITY_UPDATE, 0, 1, struct.pack(">I", 3) + b"u=1")), connection("PROTOCOL_ERROR")),
+    ("9218-7.1-of-stream-0", just(priority_update(0, "u=1")), connection("PROTOCOL_ERROR")),
+    ("9218-7.1-too-short", just(frame(PRIORITY_UPDATE, 0, 0, bytes(3))), connection("FRAME_SIZE_ERROR")),
+    ("9218-7.1-of-a-push", just(priority_update(2, "u=1")), connection("PROTOCOL_ERROR")),
+    ("9218-7.1-nonsense", just(priority_update(1, "(((")), IGNORED | either("PROTOCOL_ERROR")),
+    ("9218-7.1-empty", just(priority_update(1, "")), IGNORED),
+    ("9218-7.1-of-a-closed-stream", lambda p: p.send(priority_update(ended(p)[0].number, "u=1")) and None, IGNORED),
+
     # 6.10 CONTINUATION
     ("6.10-stream-0", just(headers(1, flags=END_STREAM), frame(CONTINUATION, END_HEADERS, 0, b"")), connection("PROTOCOL_ERROR")),
     ("6.10-of-another-stream", just(headers(1, flags=END_STREAM), frame(CONTINUATION, END_HEADERS, 3, b"")), connection(

@@ -106,7 +106,7 @@ static bool advance(struct slot *slot)
     if (slot->phase == SHAKING)
         return false;
     if (link_read(&slot->link, chunk, sizeof(chunk)) != -1)
-        client_fail("the server ended or spoke after a handshake, unasked");
+        client_fail("the server ended or spoke after a handshake, and no ticket had come");
     if (slot->ticket) {
         SSL_shutdown(slot->link.ssl);
         slot->phase = CLOSING;

@@ -48,6 +48,7 @@ struct str load_token(struct loader *l, const char *key, const char *path)
     else
         result = arena_str(l->a, str_of(token, n));
     explicit_bzero(token, sizeof(token));
+    l->out->has_tokens = true;
     return result;
 }
 
@@ -463,6 +464,14 @@ bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer)
         if (ip_in_block(peer, &conf->trusted_proxies[i]))
             return true;
     return false;
+}
+
+bool proxy_conf_holds_secrets(const struct proxy_conf *conf)
+{
+    bool tls = false;
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        tls = tls || conf->listen[i].tls != NULL;
+    return tls || conf->signing.given || conf->has_tokens;
 }
 
 void proxy_conf_free(struct proxy_conf **pconf)

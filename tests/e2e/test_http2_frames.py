@@ -493,6 +493,19 @@ def test_everything_byte_by_byte(port):
         assert s.status == 200 and len(s.body) == 4096
 
 
+def test_header_block_in_eight_pieces_byte_by_byte(port):
+    """6.10: as many CONTINUATIONs as are allowed, however TCP cuts them."""
+    text = get()
+    with H2(port) as p:
+        p.started()
+        cuts = [i * len(text) // 9 for i in range(10)]
+        pieces = [text[a:b] for a, b in zip(cuts, cuts[1:])]
+        for byte in headers(1, pieces[0], END_STREAM) + b"".join(
+                frame(CONTINUATION, END_HEADERS if i == 7 else 0, 1, piece) for i, piece in enumerate(pieces[1:])):
+            p.send(bytes([byte]))
+        assert p.stream(1).wait().status == 200
+
+
 def test_everything_in_one_segment(port):
     """3.4: a client need not wait for the server's settings."""
     with H2(port, preface=False) as p:

@@ -15,6 +15,9 @@
 /* A DATA frame is not cut shorter than this for want of room: the rest of the slab stays empty instead. */
 #define PIECE_BYTES_MIN 2048u
 
+/* SETTINGS_MAX_FRAME_SIZE, which we leave as it is. */
+#define FRAME_BYTES_MAX 16384u
+
 /* Frames that wait for a client to read: answers to its PING, and what else it can cause. nghttp2 gives up at 1,000. */
 #define QUEUE_MAX 500u
 
@@ -295,17 +298,13 @@ static void sent_reset(struct http2 *h, const nghttp2_frame *frame)
     /* One that an error of the client's made us send costs it as much as its own. */
     if (error != NGHTTP2_NO_ERROR && error != NGHTTP2_INTERNAL_ERROR)
         charge_reset(h);
-    /* nghttp2 resets the streams whose windows SETTINGS make too large, which is an error of the connection (RFC 9113,
-     * 6.9.2). Who miscounts one window miscounts others: it is one for all such errors (5.4). */
+    /* An overflow that SETTINGS caused is the connection's error (RFC 9113, 6.9.2), and any may be made one. */
     if (error == NGHTTP2_FLOW_CONTROL_ERROR)
         http2_terminate(h, error);
 }
 
 static void sent_goaway(struct http2 *h, const nghttp2_frame *frame)
 {
-    /* nghttp2 ends by itself who sends SETTINGS of very many values. */
-    if (frame->goaway.error_code == NGHTTP2_ENHANCE_YOUR_CALM)
-        attacked(h, HTTP2_ATTACK_SETTINGS);
     if (frame->goaway.error_code != NGHTTP2_NO_ERROR) {
         stat_inc(&h->stats->goaways_error);
         h->wronged = true;
@@ -557,6 +556,8 @@ static uint32_t judge(struct http2 *h, const struct http2_frame *frame)
     struct http2_stream *s;
     uint32_t error;
 
+    if (frame->length > FRAME_BYTES_MAX)
+        return HTTP2_FRAME_SIZE_ERROR;
     attacked(h, http2_guard_judge(&h->guard, frame, h->now_ns));
     if (nghttp2_session_get_outbound_queue_size(h->session) > QUEUE_MAX + 2 * h->streams_max)
         attacked(h, HTTP2_ATTACK_UNREAD);
@@ -573,8 +574,6 @@ static uint32_t judge(struct http2 *h, const struct http2_frame *frame)
             h->heard_max = (int32_t)frame->stream;
         }
         return error;
-    case HTTP2_CONTINUATION: /* the one kind whose length nghttp2 does not look at */
-        return frame->length > HTTP2_FRAME_BYTES_MAX ? HTTP2_FRAME_SIZE_ERROR : HTTP2_NO_ERROR;
     case HTTP2_PRIORITY:
         return frame->stream == 0 ? HTTP2_PROTOCOL_ERROR : HTTP2_NO_ERROR;
     case HTTP2_RST_STREAM:
@@ -706,8 +705,6 @@ static void set_up(void)
     nghttp2_option_set_max_send_header_block_length(session_options, 2 * HTTP_RESPONSE_HEAD_BYTES_MAX);
     nghttp2_option_set_stream_reset_rate_limit(session_options, UINT32_MAX,
                                                UINT32_MAX); /* the guard's work */
-    /* The guard's, too; and nghttp2 counts a frame again for each piece that it comes in. */
-    nghttp2_option_set_max_continuations(session_options, SIZE_MAX);
 }
 
 static int greet(struct http2 *h, unsigned streams_max)

@@ -27,7 +27,6 @@ enum http2_frame_type {
 #define HTTP2_FLAG_END_STREAM    0x1 /* of DATA and HEADERS */
 #define HTTP2_FLAG_END_HEADERS   0x4
 #define HTTP2_FRAME_HEADER_BYTES 9
-#define HTTP2_FRAME_BYTES_MAX    16384 /* of a payload: we never allow more by SETTINGS */
 
 struct http2_frame {
     uint32_t length;

@@ -10,7 +10,7 @@
  * with 0xDB once consumed. SIM_TRACE=1 in the environment prints every event.
  *
  * Times are virtual nanoseconds since the world began; chances are in parts per million. Nothing here may
- * depend on addresses of memory. HTTP peers: sim_http.h. */
+ * depend on addresses of memory. HTTP peers: sim_http.h, sim_h2.h; TLS on them: sim_tls.h. */
 #pragma once
 
 #include "io/io.h"
@@ -180,6 +180,7 @@ void sim_conn_send_body(struct sim_conn *c, uint64_t body_id, uint64_t offset, u
 void sim_conn_pause(struct sim_conn *c, uint64_t ns);
 void sim_conn_end(struct sim_conn *c);   /* FIN: half-close */
 void sim_conn_close(struct sim_conn *c); /* both ways; what was sent still arrives, unless bytes are unread */
+void sim_conn_cut(struct sim_conn *c);   /* as close, but without TLS's close_notify */
 void sim_conn_reset(struct sim_conn *c); /* what is on its way is lost */
 
 void sim_conn_reset_now(struct sim_conn *c); /* past what is queued */

@@ -75,6 +75,8 @@ struct sim_world {
     struct sim_options options;
     struct sim_counts counts;
     uint64_t random[4];
+    uint64_t secrets; /* state of OpenSSL's randomness */
+    struct sim_tls_world *tls;
     uint64_t now, mono_base;
     uint64_t hash;
     bool trace;
@@ -269,6 +271,7 @@ struct sim_conn {
     void *me;
     bool end_told, gone_told;
     bool closes_at_limit; /* in place of a reset at reset_at_read */
+    struct sim_tls *tls;  /* NULL: plain */
     struct sim_event read, write, dial;
     uint64_t read_rate, write_rate;
     uint64_t sent_total, reset_at_read, reset_at_sent;
@@ -297,3 +300,22 @@ uint64_t sim_rate_ns(uint64_t bytes, uint64_t bytes_per_s);
 void sim_peer_init(struct sim_conn *c, const struct sim_peer *peer, void *me);
 void sim_peer_kick(struct sim_conn *c);
 void sim_peer_forget(struct sim_conn *c);
+
+/* --- TLS of scripted peers (sim_tls.c; what tests see of it is sim_tls.h) --- */
+
+enum sim_tls_event { SIM_TLS_OPEN, SIM_TLS_ENDED, SIM_TLS_FAILED };
+
+/* Ciphertext that has just been read; a flipped bit shows in it. */
+enum sim_tls_event sim_tls_read(struct sim_conn *c, char *bytes, size_t n);
+/* The next run of plaintext; none: *n is 0. ENDED: close_notify. */
+enum sim_tls_event sim_tls_take(struct sim_conn *c, char *to, size_t cap, size_t *n);
+
+size_t sim_tls_unsent(const struct sim_conn *c); /* ciphertext that waits to be sent; plain: 0 */
+void sim_tls_put(struct sim_conn *c, size_t n);
+bool sim_tls_may_write(const struct sim_conn *c); /* the handshake is done, and nothing waits to be sent */
+size_t sim_tls_record_bytes(struct sim_conn *c);  /* of the next one, at most */
+void sim_tls_write(struct sim_conn *c, const char *bytes, size_t n); /* at most that: one record */
+bool sim_tls_notify(struct sim_conn *c); /* makes close_notify, if it is still to be sent */
+bool sim_tls_has_failed(const struct sim_conn *c);
+void sim_tls_forget(struct sim_conn *c);
+void sim_tls_forget_world(struct sim_world *w);

@@ -28,6 +28,8 @@ struct sim_origin {
     struct sim_world *w;
     char ip[64];
     uint16_t port;
+    bool speaks_tls;
+    struct sim_tls_options tls;
     struct list resources, connections;
     uint64_t requests, connections_n;
     void (*hook)(void *, const struct sim_origin_request *, struct sim_answer *);
@@ -97,6 +99,13 @@ void sim_origin_hook(struct sim_origin *o,
 {
     o->hook = hook;
     o->hook_context = context;
+}
+
+void sim_origin_tls(struct sim_origin *o, const struct sim_tls_options *options)
+{
+    o->speaks_tls = options != NULL;
+    if (options != NULL)
+        o->tls = *options;
 }
 
 uint64_t sim_origin_requests(const struct sim_origin *o, const char *path)
@@ -273,7 +282,7 @@ static void cut(struct connection *c, const struct sim_answer *a)
 {
     c->ending = true;
     if (a->cut_by_close)
-        sim_conn_close(c->conn);
+        sim_conn_cut(c->conn);
     else
         sim_conn_reset(c->conn);
 }
@@ -417,6 +426,8 @@ static void *on_accept(void *context, struct sim_conn *conn)
     c->conn = conn;
     o->connections_n++;
     list_push_back(&o->connections, &c->link);
+    if (o->speaks_tls)
+        sim_conn_tls_accept(conn, &o->tls);
     return c;
 }
 

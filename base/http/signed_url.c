@@ -1,5 +1,6 @@
 #include "http/signed_url.h"
 
+#include "http/markets.h"
 #include "http/signed_url_token.h"
 #include "http/url.h"
 #include "util/check.h"
@@ -139,23 +140,6 @@ const char *signed_url_explain(enum signed_url_result result)
     return results[result].explain;
 }
 
-/* "SE,NO" or "-US,CA": what each form says of a country, or -EINVAL. country empty: only judge. */
-static int geo_allows(struct str geo, struct str country)
-{
-    bool but = geo.n > 0 && geo.p[0] == '-';
-    bool named = false;
-    struct str rest = str_skip(geo, but);
-
-    if (rest.n % 3 != 2)
-        return -EINVAL;
-    for (size_t i = 0; i < rest.n; i++)
-        if (i % 3 == 2 ? rest.p[i] != ',' : rest.p[i] < 'A' || rest.p[i] > 'Z')
-            return -EINVAL;
-    for (size_t i = 0; i < rest.n && country.n == 2; i += 3)
-        named |= memcmp(rest.p + i, country.p, 2) == 0;
-    return country.n == 2 && named != but;
-}
-
 static enum signed_url_result check_prefix(struct str pfx, struct str path, unsigned depth_min)
 {
     size_t slashes = 0;
@@ -179,7 +163,7 @@ static enum signed_url_result check_claims(const struct signed_url_policy *polic
 {
     struct ip_block block = {.bits = 0};
     uint64_t now = now_s > 0 ? (uint64_t)now_s : 0;
-    int geo = 1;
+    struct markets markets;
 
     if (claims->exp_s > now && policy->lifetime_max_s && claims->exp_s - now > policy->lifetime_max_s)
         return SIGNED_URL_LIFETIME;
@@ -195,14 +179,16 @@ static enum signed_url_result check_claims(const struct signed_url_policy *polic
         return SIGNED_URL_MALFORMED;
     if (signed_url_token_has(token, TOKEN_IP) && ip_block_parse(claims->ip, &block) < 0)
         return SIGNED_URL_MALFORMED;
-    if (signed_url_token_has(token, TOKEN_GEO) && (geo = geo_allows(claims->geo, client->country)) < 0)
+    if (signed_url_token_has(token, TOKEN_GEO) && markets_parse(claims->geo, &markets) < 0)
         return SIGNED_URL_MALFORMED;
 
     if (now > claims->exp_s && now - claims->exp_s > policy->clock_skew_s)
         return SIGNED_URL_EXPIRED;
     if (signed_url_token_has(token, TOKEN_IP) && !ip_in_block(client->address, &block))
         return SIGNED_URL_ADDRESS;
-    return geo ? SIGNED_URL_OK : SIGNED_URL_GEO;
+    if (signed_url_token_has(token, TOKEN_GEO) && !markets_allow(&markets, client->country))
+        return SIGNED_URL_GEO;
+    return SIGNED_URL_OK;
 }
 
 /* Compares in constant time; a key that is not valid now is no key. */

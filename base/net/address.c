@@ -123,6 +123,26 @@ int address_of_sockaddr(const struct sockaddr *sa, struct address *out)
     return 0;
 }
 
+struct address address_of_ip(const struct ip *ip, uint16_t port)
+{
+    struct address a = {0};
+
+    if (ip_is_ipv4(ip)) {
+        a.v4.sin_family = AF_INET;
+        memcpy(&a.v4.sin_addr, ip->bytes + 12, 4);
+    } else {
+        a.v6.sin6_family = AF_INET6;
+        memcpy(&a.v6.sin6_addr, ip->bytes, 16);
+    }
+    address_set_port(&a, port);
+    return a;
+}
+
+struct ip address_ip(const struct address *a)
+{
+    return a->sa.sa_family == AF_INET6 ? ip_of_ipv6(&a->v6.sin6_addr) : ip_of_ipv4(&a->v4.sin_addr);
+}
+
 socklen_t address_bytes(const struct address *a)
 {
     return a->sa.sa_family == AF_INET ? sizeof a->v4 : sizeof a->v6;

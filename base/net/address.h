@@ -5,6 +5,7 @@
  * normalises it. */
 #pragma once
 
+#include "util/ip.h"
 #include "util/str.h"
 
 #include <netinet/in.h>
@@ -34,6 +35,10 @@ int address_split(struct str text, uint16_t port_absent, struct str *host, uint1
 
 /* From what the kernel gave. Returns 0, or -EAFNOSUPPORT for another family. */
 int address_of_sockaddr(const struct sockaddr *sa, struct address *out);
+
+/* From and to an address without a port (util/ip.h). */
+struct address address_of_ip(const struct ip *ip, uint16_t port);
+struct ip address_ip(const struct address *a);
 
 /* Bytes of the sockaddr, for connect and bind. */
 socklen_t address_bytes(const struct address *a);

@@ -1,5 +1,7 @@
 #include "proxy/conn.h"
 
+#include "net/proxy_protocol.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "util/log.h"
 
@@ -10,7 +12,7 @@
 #define LINGER_BYTES_MAX (256u * 1024u)
 #define AHEAD_BUFFERS    2u
 
-enum { STEP_HANDSHAKE, STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
+enum { STEP_PROXY, STEP_HANDSHAKE, STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
 
 static const struct flow_type conn_type;
 static const struct carrier_ops http1_ops;
@@ -33,6 +35,32 @@ static void await_first_head(struct conn *c)
 {
     c->head_timing = true;
     io_timer_set(c->worker->io, &c->timer, &c->flow, conf_of(c)->timeouts.client_head_ms);
+}
+
+/* Who is at the other end is known, and what comes next is the client's. */
+static enum flow_result begin(struct conn *c, struct tls_server *tls)
+{
+    if (!rate_limit_enter(c->worker, &c->peer, &c->address_slot)) {
+        c->flow.step = STEP_CLOSE;
+    } else if (tls == NULL) {
+        await_first_head(c);
+        c->flow.step = STEP_HEAD;
+    } else if (stream_tls_accept(c->worker->io, &c->stream, c->worker->tls, tls) == 0) {
+        c->flow.step = STEP_HANDSHAKE; /* which has its own time limits */
+    } else {
+        c->flow.step = STEP_CLOSE;
+    }
+    return FLOW_NEXT;
+}
+
+static bool begins_with_proxy_header(const struct conn *c, const struct proxy_listen *listen)
+{
+    struct ip peer = address_ip(&c->peer);
+
+    for (unsigned i = 0; i < listen->proxy_protocol_n; i++)
+        if (ip_in_block(&peer, &listen->proxy_protocol[i]))
+            return true;
+    return false;
 }
 
 void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen)
@@ -64,12 +92,13 @@ void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen)
     list_push_back(&w->conn_list, &c->node);
     stat_inc(&w->stats.connections_accepted);
     stat_inc(&w->stats.connections_open);
-    if (listen->tls == NULL)
+    if (listen->proxy_protocol_n > 0 && begins_with_proxy_header(c, listen)) {
+        c->tls_next = listen->tls != NULL ? tls_server_ref(listen->tls) : NULL;
+        c->flow.step = STEP_PROXY;
         await_first_head(c);
-    else if (stream_tls_accept(w->io, &c->stream, w->tls, listen->tls) == 0)
-        c->flow.step = STEP_HANDSHAKE; /* which has its own time limits */
-    else
-        c->flow.step = STEP_CLOSE;
+    } else {
+        (void)begin(c, listen->tls);
+    }
     io_wake(w->io, &c->flow);
 }
 
@@ -78,11 +107,19 @@ void conn_drain(struct conn *c, bool hurry)
     c->close_after = true;
     if (hurry && c->request != NULL)
         request_abort(c->request);
-    if (c->request == NULL && c->head == NULL && c->flow.step == STEP_HEAD)
+    if (c->request == NULL && c->head == NULL && (c->flow.step == STEP_HEAD || c->flow.step == STEP_PROXY))
         c->flow.step = STEP_CLOSE;
     else if (hurry && c->request == NULL)
         c->flow.step = STEP_CLOSE;
     io_wake(c->worker->io, &c->flow);
+}
+
+void conn_pace(struct conn *c, uint64_t bytes_per_s)
+{
+    if (c->pace_bytes_per_s == bytes_per_s)
+        return;
+    c->pace_bytes_per_s = bytes_per_s;
+    io_pace(c->worker->io, stream_fd(&c->stream), bytes_per_s != 0 ? bytes_per_s : UINT64_MAX);
 }
 
 /* --- what carries its requests --- */
@@ -96,6 +133,7 @@ static void carrier_send(struct carrier *carrier, struct request *r)
 {
     struct conn *c = conn_of_carrier(carrier);
 
+    conn_pace(c, r->rate_bytes_per_s);
     stream_send(c->worker->io, &c->stream, &r->out.send, &r->flow, r->out.vecs, r->out.vecs_n);
 }
 
@@ -271,6 +309,77 @@ static int next_head(struct conn *c, struct http1_request *parsed, const char **
     }
 }
 
+/* As next_head. */
+static int next_proxy_header(struct conn *c, struct proxy_protocol *header)
+{
+    struct io *io = c->worker->io;
+
+    for (;;) {
+        struct str run = stream_peek(io, &c->stream);
+        size_t taken, before = c->head_n;
+        int n;
+
+        if (run.n == 0)
+            return 0;
+        n = c->head == NULL ? proxy_protocol_parse(run, header) : 0;
+        if (n == 0 && collect(c, run, &taken) != 0)
+            return -ENOMEM;
+        if (n == 0)
+            n = proxy_protocol_parse(str_of(c->head, c->head_n), header);
+        if (n != 0) {
+            stream_consume(io, &c->stream, n > 0 ? (size_t)n - before : 0);
+            forget_head(c);
+            return n;
+        }
+        stream_consume(io, &c->stream, taken);
+    }
+}
+
+static enum flow_result refuse_proxy(struct conn *c, enum stat_proxy_header why)
+{
+    static struct log_limiter limiter;
+    char peer[ADDRESS_TEXT_MAX];
+
+    stat_inc(&c->worker->stats.proxy_headers[why]);
+    address_format(&c->peer, peer);
+    log_limited(&limiter, LOG_LEVEL_WARN,
+                "%s is named in listen[].proxy_protocol, but %s; its connection was closed", peer,
+                why == STAT_PROXY_HEADER_LATE ? "sent no whole PROXY header in time"
+                                              : "began with no PROXY header");
+    return go(c, STEP_CLOSE);
+}
+
+/* A named peer passes on the connections of others, and says first of all whose each is. */
+static enum flow_result step_proxy(struct flow *flow)
+{
+    struct conn *c = conn_of(flow);
+    struct worker *w = c->worker;
+    struct tls_server *tls = c->tls_next;
+    struct proxy_protocol header;
+    enum flow_result result;
+    int n = next_proxy_header(c, &header);
+
+    if (n < 0)
+        return refuse_proxy(c, STAT_PROXY_HEADER_BAD);
+    if (n == 0) {
+        if (stream_end(&c->stream) != 0) /* most often a check whether the port is open */
+            return go(c, STEP_CLOSE);
+        if (c->timer.fired)
+            return refuse_proxy(c, STAT_PROXY_HEADER_LATE);
+        stream_arm(w->io, &c->stream);
+        return FLOW_WAIT;
+    }
+    stat_inc(&w->stats.proxy_headers[header.has_source ? STAT_PROXY_HEADER_OK : STAT_PROXY_HEADER_NO_SOURCE]);
+    if (header.has_source)
+        c->peer = header.source;
+    io_timer_cancel(w->io, &c->timer);
+    c->head_timing = false;
+    result = begin(c, tls);
+    if (tls != NULL)
+        tls_server_unref(&c->tls_next);
+    return result;
+}
+
 static enum flow_result step_handshake(struct flow *flow)
 {
     struct conn *c = conn_of(flow);
@@ -411,22 +520,21 @@ static void conn_done(struct flow *flow)
     CHECK(c->request == NULL);
     io_close(w->io, stream_fd(&c->stream));
     free(c->head);
+    if (c->tls_next != NULL)
+        tls_server_unref(&c->tls_next);
     list_remove(&c->node);
+    rate_limit_leave(w, &c->address_slot);
     stat_dec(&w->stats.connections_open);
     c->magic = 0;
     pool_put(&w->conns, c);
 }
 
-static const flow_step conn_steps[] = {[STEP_HANDSHAKE] = step_handshake,
-                                       [STEP_HEAD] = step_head,
-                                       [STEP_REQUEST] = step_request,
-                                       [STEP_LINGER] = step_linger,
-                                       [STEP_CLOSE] = step_close};
-static const char *const conn_step_names[] = {[STEP_HANDSHAKE] = "handshake",
-                                              [STEP_HEAD] = "head",
-                                              [STEP_REQUEST] = "request",
-                                              [STEP_LINGER] = "linger",
-                                              [STEP_CLOSE] = "close"};
+static const flow_step conn_steps[] = {
+    [STEP_PROXY] = step_proxy,     [STEP_HANDSHAKE] = step_handshake, [STEP_HEAD] = step_head,
+    [STEP_REQUEST] = step_request, [STEP_LINGER] = step_linger,       [STEP_CLOSE] = step_close};
+static const char *const conn_step_names[] = {
+    [STEP_PROXY] = "proxy",     [STEP_HANDSHAKE] = "handshake", [STEP_HEAD] = "head",
+    [STEP_REQUEST] = "request", [STEP_LINGER] = "linger",       [STEP_CLOSE] = "close"};
 static const struct flow_type conn_type = {
     .name = "connection",
     .steps = conn_steps,

@@ -25,17 +25,33 @@ struct conn {
     uint32_t head_n;
     uint32_t requests_n;
     size_t head_scanned;
-    struct list node; /* in worker->conn_list */
-    struct address peer;
-    bool close_after; /* the request that is under way is the last */
-    bool discarding;  /* lingering: what comes is not read */
-    bool head_timing; /* the timer runs for a head, not for idleness */
-    bool cut;         /* an answer was not sent whole: no close_notify may make it look so */
-    bool ended;       /* the end of what we send has been said */
+    struct list node;      /* in worker->conn_list */
+    struct address peer;   /* the client's; that of who connected, unless a PROXY header names another */
+    uint32_t address_slot; /* of rate_limit_enter */
+    struct tls_server *tls_next; /* counted; once the PROXY header is there. NULL: none, or begun */
+    uint64_t pace_bytes_per_s;   /* as set; 0: none */
+    bool close_after;            /* the request that is under way is the last */
+    bool discarding;             /* lingering: what comes is not read */
+    bool head_timing;            /* the timer runs for a head, not for idleness */
+    bool cut;                    /* an answer was not sent whole: no close_notify may make it look so */
+    bool ended;                  /* the end of what we send has been said */
 };
 
 /* An accepted socket becomes a connection, or is closed when there is no place for it. */
 void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen);
+
+/* The rate at which the kernel sends from here on; 0: no bound. Costs nothing while it stays the same. With TLS
+ * it is the ciphertext's. */
+void conn_pace(struct conn *c, uint64_t bytes_per_s);
+
+/* The pace of a connection that carries several answers at once: the highest of theirs, and none if one has none.
+ * Begin with the first's rate. */
+static inline uint64_t conn_pace_of_both(uint64_t a_bytes_per_s, uint64_t b_bytes_per_s)
+{
+    if (a_bytes_per_s == 0 || b_bytes_per_s == 0)
+        return 0;
+    return a_bytes_per_s > b_bytes_per_s ? a_bytes_per_s : b_bytes_per_s;
+}
 
 /* The worker drains: idle connections close now, others after their request; with hurry at once. */
 void conn_drain(struct conn *c, bool hurry);

@@ -4,6 +4,7 @@
 #include "node/control.h"
 #include "node/metrics.h"
 #include "node/process.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "util/clock.h"
 #include "util/log.h"
@@ -152,6 +153,8 @@ static void warn_of_what_stays(const struct proxy_conf *old, const struct proxy_
         log_warn("listen changed; that needs a restart, and the old addresses stay");
     if (old->memory_bytes != now->memory_bytes)
         log_warn("memory.size changed; that needs a restart, and the old size stays");
+    if (old->rate_limit.table_entries != now->rate_limit.table_entries)
+        log_warn("rate_limit.table changed; that needs a restart, and the old size stays");
     if (old->workers != now->workers)
         log_warn("workers changed; that needs a restart, and the old number stays");
     if (old->access_log != now->access_log || !str_eq(old->access_log_path, now->access_log_path) ||
@@ -357,6 +360,12 @@ static int create_shared(struct proxy *proxy)
         log_error("memory.size: no cache of %llu bytes can be made", (unsigned long long)memory.size_bytes);
         return -ENOMEM;
     }
+    proxy->rate_limits = rate_limits_create(proxy->site->conf);
+    if (proxy->rate_limits == NULL) {
+        log_error("rate_limit.table: no table of %u entries can be made",
+                  proxy->site->conf->rate_limit.table_entries);
+        return -ENOMEM;
+    }
     for (unsigned i = 0; i < proxy->workers_n; i++) {
         int error = worker_create(&proxy->workers[i], proxy, i);
 
@@ -479,6 +488,7 @@ static void end(struct life *life)
         worker_destroy(&proxy->workers[i]);
     flight_table_destroy(&proxy->flights);
     memory_free(&proxy->memory);
+    rate_limits_destroy(&proxy->rate_limits);
     site_unref(&proxy->site);
 }
 

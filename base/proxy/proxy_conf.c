@@ -2,6 +2,7 @@
 
 #include "cache/memory.h"
 #include "proxy/proxy_conf_raw.h"
+#include "util/address_count.h"
 #include "util/check.h"
 
 #include <arpa/inet.h>
@@ -88,6 +89,16 @@ static bool same_address(const struct proxy_address *a, const struct proxy_addre
     return a->addr_len == b->addr_len && memcmp(&a->addr, &b->addr, a->addr_len) == 0;
 }
 
+static const struct ip_block *load_blocks(struct loader *l, const char *path, char **raw, unsigned n)
+{
+    struct ip_block *items = arena_new(l->a, struct ip_block, n);
+    for (unsigned i = 0; i < n; i++)
+        if (ip_block_parse(str_z(raw[i]), &items[i]) < 0)
+            conf_fail(l->conf, CONF_PATH("%s[%u]", path, i),
+                      "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"", raw[i]);
+    return items;
+}
+
 static void load_listen(struct loader *l)
 {
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
@@ -95,6 +106,10 @@ static void load_listen(struct loader *l)
         if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
             conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
+        items[i].proxy_protocol =
+            load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
+                        l->raw->listen[i].proxy_protocol_count);
+        items[i].proxy_protocol_n = l->raw->listen[i].proxy_protocol_count;
         for (unsigned k = 0; k < i; k++)
             if (same_address(&items[i].address, &items[k].address))
                 conf_fail(l->conf, CONF_PATH("listen[%u].address", i), "is the same as that of listen[%u]",
@@ -149,13 +164,8 @@ static void load_admin(struct loader *l)
 
 static void load_trusted(struct loader *l)
 {
-    struct ip_block *items = arena_new(l->a, struct ip_block, l->raw->trusted_proxies_count);
-    for (unsigned i = 0; i < l->raw->trusted_proxies_count; i++)
-        if (ip_block_parse(str_z(l->raw->trusted_proxies[i]), &items[i]) < 0)
-            conf_fail(l->conf, CONF_PATH("trusted_proxies[%u]", i),
-                      "expected an address or a block such as 10.0.0.0/8, got \"%.80s\"",
-                      l->raw->trusted_proxies[i]);
-    l->out->trusted_proxies = items;
+    l->out->trusted_proxies =
+        load_blocks(l, "trusted_proxies", l->raw->trusted_proxies, l->raw->trusted_proxies_count);
     l->out->trusted_proxies_n = l->raw->trusted_proxies_count;
 }
 
@@ -174,6 +184,18 @@ static void load_name(struct loader *l)
 }
 
 /* ---- Numbers ---- */
+
+static void load_pacing(struct loader *l)
+{
+    static const struct raw_pacing none;
+    const struct raw_pacing *raw = l->raw->pacing != NULL ? l->raw->pacing : &none;
+    /* 256 kbit/s plays any lossy audio in time, whatever a player asks for. */
+    l->out->pacing = (struct proxy_pacing){
+        .cmcd_rtp = raw->cmcd_rtp != NULL && *raw->cmcd_rtp,
+        .cmcd_rtp_min_bytes_per_s =
+            conf_bytes_per_s(l->conf, "pacing.cmcd_rtp_min", raw->cmcd_rtp_min, 32 * 1024, 1024, GIB),
+    };
+}
 
 static void load_timeouts(struct loader *l)
 {
@@ -239,6 +261,31 @@ static void load_workers(struct loader *l)
     l->out->workers = (unsigned)n;
 }
 
+/* ---- Rate limits ---- */
+
+static void load_rate_limit(struct loader *l)
+{
+    static const struct raw_rate_limit none;
+    const struct raw_rate_limit *raw = l->raw->rate_limit != NULL ? l->raw->rate_limit : &none;
+    struct proxy_rate_limit *r = &l->out->rate_limit;
+    struct conf *c = l->conf;
+    if (conf_has(c, "rate_limit.per_uid")) {
+        if (l->out->role == PROXY_ROLE_SHIELD)
+            conf_fail(c, "rate_limit.per_uid", "is for an edge; a shield checks no signatures");
+        else if (!l->out->signing.given)
+            conf_fail(c, "rate_limit.per_uid",
+                      "needs `signing`: only the uid of a valid signature is counted");
+    }
+    r->per_uid.burst = r->per_address.burst =
+        (uint32_t)conf_number(c, "rate_limit.burst", raw->burst, PROXY_RATE_BURST, 1, RATE_BURST_MAX);
+    r->per_uid.interval_ns = conf_rate_ns(c, "rate_limit.per_uid", raw->per_uid, 0);
+    r->per_address.interval_ns = conf_rate_ns(c, "rate_limit.per_address", raw->per_address, 0);
+    r->connections_per_address = (unsigned)conf_number(c, "rate_limit.connections_per_address",
+                                                       raw->connections_per_address, 0, 0, ADDRESS_COUNT_MAX);
+    r->table_entries = (unsigned)conf_number(c, "rate_limit.table", raw->table, PROXY_RATE_TABLE,
+                                             RATE_TABLE_ENTRIES_MIN, RATE_TABLE_ENTRIES_MAX);
+}
+
 /* ---- Secrets ---- */
 
 static void load_signing(struct loader *l)
@@ -298,20 +345,20 @@ static void refuse(struct loader *l)
         const char *why;
     } refused[] = {
         {"stores", "is not available in this version, which caches in memory only; leave it out"},
-        {"rate_limit", "is not available in this version; leave it out"},
         {"geo", "is not available in this version; leave it out"},
         {"peers.client_ca", "is not available in this version; use `token`"},
     };
     static const struct {
         const char *path;
         const char *why;
-    } others[2][2] = {
+    } others[2][3] = {
         [PROXY_ROLE_EDGE] = {{"origins", "is for a shield; an edge has `upstreams`"},
                              {"peers", "is for a shield; an edge gives `peer_token` to an upstream"}},
         [PROXY_ROLE_SHIELD] = {{"upstreams", "is for an edge; a shield has `origins`"},
-                               {"signing", "is for an edge; a shield checks no signatures"}},
+                               {"signing", "is for an edge; a shield checks no signatures"},
+                               {"pacing", "is for an edge; a shield answers no players"}},
     };
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < ARRAY_LEN(others[0]) && others[l->out->role][i].path != NULL; i++)
         if (conf_has(l->conf, others[l->out->role][i].path))
             conf_fail(l->conf, others[l->out->role][i].path, "%s", others[l->out->role][i].why);
     for (size_t i = 0; i < ARRAY_LEN(refused); i++)
@@ -333,10 +380,12 @@ static void load_parts(struct loader *l)
                    MEMORY_BYTES_MIN, 1024 * 1024 * GIB);
     load_upstreams(l);
     load_signing(l);
+    load_rate_limit(l);
     load_peers(l);
     load_rules(l);
     load_access_log(l);
     load_trusted(l);
+    load_pacing(l);
     load_timeouts(l);
     load_limits(l);
 }
@@ -379,6 +428,14 @@ int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **
         proxy_conf_free(&pc);
     *out = pc;
     return rc;
+}
+
+bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer)
+{
+    for (unsigned i = 0; i < conf->trusted_proxies_n; i++)
+        if (ip_in_block(peer, &conf->trusted_proxies[i]))
+            return true;
+    return false;
 }
 
 void proxy_conf_free(struct proxy_conf **pconf)

@@ -6,7 +6,7 @@
  * snapshot is shared by all threads read-only; who loaded it frees it once no thread uses it.
  *
  * Keys of the contract whose function is not built yet (tls, https:// and s3:// URLs, stores, geo,
- * rate_limit, markets, client_ca) are known and refused with an error that says so. */
+ * markets, client_ca) are known and refused with an error that says so. */
 #pragma once
 
 #include "http/signed_url.h"
@@ -16,6 +16,7 @@
 #include "util/arena.h"
 #include "util/conf.h"
 #include "util/ip.h"
+#include "util/rate_table.h"
 
 #include <sys/socket.h>
 
@@ -79,7 +80,25 @@ struct proxy_signing {
     struct signed_url_policy policy;
 };
 
+/* An absent key limits nothing: what is right behind a carrier's NAT only the operator knows. */
+#define PROXY_RATE_BURST 100
+/* Places of the table: who has just been faster than a rate is in it for the time that he is ahead, 20 ms after
+ * one request at 50/s. A million listeners with a request each 10 s are 2,000. */
+#define PROXY_RATE_TABLE 65536
+
+struct proxy_rate_limit {
+    struct rate per_uid, per_address; /* of requests; interval_ns 0: no limit */
+    unsigned connections_per_address; /* 0: no limit */
+    unsigned table_entries;           /* read at start */
+};
+
 enum proxy_log_format { PROXY_LOG_JSON, PROXY_LOG_COMBINED };
+
+/* Of the edge. A signed `rate` needs no permission: who signs has given it. */
+struct proxy_pacing {
+    bool cmcd_rtp; /* a player that says how much is of use to it gets no more */
+    uint64_t cmcd_rtp_min_bytes_per_s;
+};
 
 struct proxy_timeouts {
     uint64_t client_hello_ms;     /* TLS: from the connection to a whole ClientHello */
@@ -129,6 +148,7 @@ struct proxy_conf {
 
     struct proxy_signing signing; /* edge */
     struct str peers_token;       /* shield: what its edges send; empty: loopback only */
+    struct proxy_rate_limit rate_limit;
     struct rules rules;
 
     bool access_log;
@@ -137,6 +157,7 @@ struct proxy_conf {
 
     const struct ip_block *trusted_proxies; /* only they may set X-Forwarded-For */
     unsigned trusted_proxies_n;
+    struct proxy_pacing pacing;
     struct proxy_timeouts timeouts;
     struct proxy_limits limits;
 };
@@ -146,6 +167,8 @@ struct proxy_conf {
 /* Returns 0 and a snapshot, or a negative errno and one line in *error. */
 int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **out,
                     struct conf_error *error);
+/* Whether this peer may say who the client is. */
+bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer);
 void proxy_conf_free(struct proxy_conf **conf);
 
 /* keys.yaml alone, for seguectl. `keys` is the caller's, who clears it with signed_url_keys_clear; it is

@@ -23,8 +23,10 @@
 static const cyaml_schema_value_t text_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, TEXT_BYTES_MAX)};
 
-static const cyaml_schema_field_t listen_fields[] = {TEXT("address", struct raw_listen, address),
-                                                     LOOKED_AT("tls"), CYAML_FIELD_END};
+static const cyaml_schema_field_t listen_fields[] = {
+    TEXT("address", struct raw_listen, address), LOOKED_AT("tls"),
+    LIST_OPT("proxy_protocol", struct raw_listen, proxy_protocol, &text_entry, PROXY_TRUSTED_MAX),
+    CYAML_FIELD_END};
 
 static const cyaml_schema_value_t listen_entry = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_listen, listen_fields)};
@@ -77,6 +79,17 @@ static const cyaml_schema_field_t signing_fields[] = {
     WORD_OPT("pfx_depth_min", struct raw_signing, pfx_depth_min),
     CYAML_FIELD_END};
 
+#define RATE_LIMIT_FIELDS                                                                                    \
+    WORD_OPT("per_address", struct raw_rate_limit, per_address),                                             \
+        WORD_OPT("burst", struct raw_rate_limit, burst),                                                     \
+        WORD_OPT("connections_per_address", struct raw_rate_limit, connections_per_address),                 \
+        WORD_OPT("table", struct raw_rate_limit, table)
+
+static const cyaml_schema_field_t edge_rate_limit_fields[] = {
+    WORD_OPT("per_uid", struct raw_rate_limit, per_uid), RATE_LIMIT_FIELDS, CYAML_FIELD_END};
+static const cyaml_schema_field_t shield_rate_limit_fields[] = {LOOKED_AT("per_uid"), RATE_LIMIT_FIELDS,
+                                                                CYAML_FIELD_END};
+
 static const cyaml_schema_field_t rule_fields[] = {
     TEXT("match", struct raw_rule, match),
     BOOL_OPT("cache", struct raw_rule, cache),
@@ -105,6 +118,10 @@ static const cyaml_schema_field_t access_log_fields[] = {
     TEXT("path", struct raw_access_log, path),
     CYAML_FIELD_ENUM("format", OPTIONAL | CYAML_FLAG_STRICT, struct raw_access_log, format, log_formats, 2),
     CYAML_FIELD_END};
+
+static const cyaml_schema_field_t pacing_fields[] = {
+    BOOL_OPT("cmcd_rtp", struct raw_pacing, cmcd_rtp),
+    WORD_OPT("cmcd_rtp_min", struct raw_pacing, cmcd_rtp_min), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t timeouts_fields[] = {
     WORD_OPT("client_hello", struct raw_timeouts, client_hello),
@@ -140,8 +157,7 @@ static const cyaml_schema_field_t limits_fields[] = {
         MAP_OPT("admin", struct raw_conf, admin, admin_fields),                                              \
         LIST_OPT("hosts", struct raw_conf, hosts, &text_entry, PROXY_HOSTS_MAX),                             \
         WORD_OPT("workers", struct raw_conf, workers),                                                       \
-        MAP_OPT("memory", struct raw_conf, memory, memory_fields), LOOKED_AT("stores"),                      \
-        LOOKED_AT("rate_limit"), LOOKED_AT("geo"),                                                           \
+        MAP_OPT("memory", struct raw_conf, memory, memory_fields), LOOKED_AT("stores"), LOOKED_AT("geo"),    \
         LIST_OPT("rules", struct raw_conf, rules, &rule_entry, RULES_MAX),                                   \
         MAP_OPT("access_log", struct raw_conf, access_log, access_log_fields),                               \
         LIST_OPT("trusted_proxies", struct raw_conf, trusted_proxies, &text_entry, PROXY_TRUSTED_MAX),       \
@@ -153,6 +169,8 @@ static const cyaml_schema_field_t edge_fields[] = {
     CYAML_FIELD_SEQUENCE("upstreams", CYAML_FLAG_POINTER, struct raw_conf, upstreams, &upstream_entry, 1,
                          PROXY_UPSTREAMS_MAX),
     MAP_OPT("signing", struct raw_conf, signing, signing_fields),
+    MAP_OPT("rate_limit", struct raw_conf, rate_limit, edge_rate_limit_fields),
+    MAP_OPT("pacing", struct raw_conf, pacing, pacing_fields),
     LOOKED_AT("origins"),
     LOOKED_AT("peers"),
     CYAML_FIELD_END};
@@ -162,8 +180,10 @@ static const cyaml_schema_field_t shield_fields[] = {
     CYAML_FIELD_SEQUENCE_COUNT("origins", CYAML_FLAG_POINTER, struct raw_conf, upstreams, upstreams_count,
                                &origin_entry, 1, PROXY_UPSTREAMS_MAX),
     MAP_OPT("peers", struct raw_conf, peers, peers_fields),
+    MAP_OPT("rate_limit", struct raw_conf, rate_limit, shield_rate_limit_fields),
     LOOKED_AT("upstreams"),
     LOOKED_AT("signing"),
+    LOOKED_AT("pacing"),
     CYAML_FIELD_END};
 
 const cyaml_schema_value_t raw_edge_schema = {

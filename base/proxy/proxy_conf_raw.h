@@ -6,6 +6,8 @@
 
 struct raw_listen {
     char *address;
+    char **proxy_protocol;
+    unsigned proxy_protocol_count;
 };
 
 struct raw_admin {
@@ -24,6 +26,10 @@ struct raw_signing {
     char *keys, *clock_skew, *lifetime_max, *pfx_depth_min;
 };
 
+struct raw_rate_limit {
+    char *per_uid, *per_address, *burst, *connections_per_address, *table;
+};
+
 struct raw_rule {
     char *match, *ttl, *negative_ttl, *stale_while_revalidate, *stale_if_error, *track;
     bool *cache, *override, *immutable, *is_signed;
@@ -35,6 +41,11 @@ struct raw_rule {
 struct raw_access_log {
     char *path;
     enum proxy_log_format format;
+};
+
+struct raw_pacing {
+    bool *cmcd_rtp;
+    char *cmcd_rtp_min;
 };
 
 struct raw_timeouts {
@@ -62,9 +73,11 @@ struct raw_conf {
     struct {
         char *token;
     } * peers;
+    struct raw_rate_limit *rate_limit;
     struct raw_rule *rules;
     struct raw_access_log *access_log;
     char **trusted_proxies;
+    struct raw_pacing *pacing;
     struct raw_timeouts *timeouts;
     struct raw_limits *limits;
     unsigned listen_count, hosts_count, upstreams_count, rules_count, trusted_proxies_count;

@@ -1,5 +1,6 @@
 #include "proxy/proxy_stats.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define AT(member) offsetof(struct proxy_stats, member)
@@ -42,6 +43,11 @@
 #define SIGNATURE(name, result)                                                                              \
     COUNTER("signatures_total", "Signed URLs checked, by result.", "result=\"" name "\"", signatures[result])
 
+#define PROXY_HEADER(name, result)                                                                           \
+    COUNTER("proxy_headers_total",                                                                           \
+            "Connections from peers named in listen[].proxy_protocol, by what they began with.",             \
+            "result=\"" name "\"", proxy_headers[result])
+
 const struct metric_desc proxy_stats_table[] = {
     EACH_CACHE(REQUESTS),
     EACH_CACHE(FIRST_BYTE),
@@ -51,6 +57,12 @@ const struct metric_desc proxy_stats_table[] = {
     SIGNATURE("expired", STAT_SIGNATURE_EXPIRED),
     SIGNATURE("address", STAT_SIGNATURE_ADDRESS),
     SIGNATURE("geo", STAT_SIGNATURE_GEO),
+    COUNTER("rate_limited_total", "Requests answered with 429, by whose limit it was.", "by=\"uid\"",
+            rate_limited_uid),
+    COUNTER("rate_limited_total", "", "by=\"address\"", rate_limited_address),
+    COUNTER("rate_limit_uncounted_total", "Let pass without being counted because its table was full.",
+            "table=\"requests\"", uncounted_requests),
+    COUNTER("rate_limit_uncounted_total", "", "table=\"connections\"", uncounted_connections),
     COUNTER("sent_bytes_total", "Bytes sent to clients, heads included.", NULL, sent_bytes),
     COUNTER("upstream_received_bytes_total", "Body bytes received from upstreams.", NULL, upstream_bytes),
     COUNTER("fills_started_total", "Fetches from above that were begun.", NULL, fills_started),
@@ -60,12 +72,20 @@ const struct metric_desc proxy_stats_table[] = {
     COUNTER("upstream_bodies_too_long_total", "Answers longer than their Content-Length.", NULL,
             origin_longer),
     COUNTER("connections_accepted_total", "Client connections accepted.", NULL, connections_accepted),
-    COUNTER("connections_refused_total", "Client connections closed because connections_max was reached.",
-            NULL, connections_refused),
+    COUNTER("connections_refused_total", "Client connections closed at once, by which limit was reached.",
+            "reason=\"connections_max\"", connections_refused),
+    COUNTER("connections_refused_total", "", "reason=\"address\"", connections_refused_address),
     COUNTER("accept_errors_total", "Accepts that failed, such as for want of file descriptors.", NULL,
             accept_errors),
     GAUGE("connections", "Client connections open, by state.", "state=\"open\"", connections_open),
     GAUGE("connections", "", "state=\"active\"", connections_active),
+    PROXY_HEADER("ok", STAT_PROXY_HEADER_OK),
+    PROXY_HEADER("no_source", STAT_PROXY_HEADER_NO_SOURCE),
+    PROXY_HEADER("bad", STAT_PROXY_HEADER_BAD),
+    PROXY_HEADER("late", STAT_PROXY_HEADER_LATE),
+    COUNTER("paced_requests_total", "Requests whose answers are paced, by who set the rate.", "by=\"token\"",
+            paced_requests[false]),
+    COUNTER("paced_requests_total", "", "by=\"cmcd\"", paced_requests[true]),
     COUNTER("head_timeouts_total", "Request heads that did not come in time.", NULL, head_timeouts),
     COUNTER("slow_clients_total", "Clients cut off because they read too slowly.", NULL, slow_clients),
     COUNTER("bad_requests_total", "Request heads that were refused.", NULL, bad_requests),

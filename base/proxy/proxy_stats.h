@@ -24,20 +24,32 @@ enum stat_signature {
     STAT_SIGNATURES
 };
 
+enum stat_proxy_header {
+    STAT_PROXY_HEADER_OK,
+    STAT_PROXY_HEADER_NO_SOURCE, /* the proxy's own connection, or it does not know */
+    STAT_PROXY_HEADER_BAD,
+    STAT_PROXY_HEADER_LATE,
+    STAT_PROXY_HEADERS
+};
+
 struct proxy_stats {
     struct tls_stats tls;
     uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];
     uint64_t signatures[STAT_SIGNATURES];
-    uint64_t sent_bytes;     /* to clients, heads included */
-    uint64_t upstream_bytes; /* bodies from upstreams */
+    uint64_t rate_limited_uid, rate_limited_address;    /* answered with 429 */
+    uint64_t uncounted_requests, uncounted_connections; /* let pass because a table was full */
+    uint64_t sent_bytes;                                /* to clients, heads included */
+    uint64_t upstream_bytes;                            /* bodies from upstreams */
 
     uint64_t fills_started, fills_completed, fills_failed, fills_not_modified;
     uint64_t origin_longer; /* bodies longer than their Content-Length */
 
-    uint64_t connections_accepted, connections_refused, accept_errors;
+    uint64_t connections_accepted, connections_refused, connections_refused_address, accept_errors;
     uint64_t connections_open, connections_active; /* gauges; active: with a request under way */
+    uint64_t proxy_headers[STAT_PROXY_HEADERS];
+    uint64_t paced_requests[2]; /* by the token, by the player's own word */
     uint64_t head_timeouts, slow_clients, bad_requests;
 
     uint64_t upstream_connects, upstream_reuses, upstream_connect_errors, upstream_resets, upstream_timeouts;

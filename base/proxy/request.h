@@ -65,6 +65,7 @@ struct request {
     char *text; /* canonical path, kept query and key; `text_inline` when they fit */
     uint64_t rate_bytes_per_s;
     struct str uid, kid; /* in uid_kid, cut to fit */
+    bool paced_by_cmcd;  /* the rate is the player's own */
     bool authorization, head_only, close_after, aborted, cacheable;
 
     struct object *object; /* what is being served, or NULL */
@@ -80,7 +81,8 @@ struct request {
     const char *cache_status_detail;
 
     uint16_t status;
-    const char *reason; /* Segue-Reason */
+    const char *reason;     /* Segue-Reason */
+    uint32_t retry_after_s; /* of a 429 of ours; 0: none */
     struct ranges ranges;
     unsigned range_at;
     uint64_t at, end; /* in the representation: what is to be sent of this range */

@@ -1,6 +1,8 @@
-/* From a head to what is asked for: path, rule, method, loop, signature, cache key. The order is the
+/* From a head to what is asked for: path, rule, method, loop, signature, rate, cache key. The order is the
  * contract's (interfaces.md, "Signed URLs"); the first check that fails answers. */
+#include "http/cmcd.h"
 #include "proxy/conn.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "proxy/upward.h"
 
@@ -17,11 +19,6 @@ static bool host_is_served(const struct proxy_conf *conf, struct str host)
         if (str_eq_nocase(conf->hosts[i], host))
             return true;
     return conf->hosts_n == 0;
-}
-
-static struct ip ip_of_address(struct address a)
-{
-    return a.sa.sa_family == AF_INET6 ? ip_of_ipv6(&a.v6.sin6_addr) : ip_of_ipv4(&a.v4.sin_addr);
 }
 
 /* The proxies that the operator trusts append the address they saw; the last one that is not one of them is
@@ -46,12 +43,9 @@ static struct address client_of(const struct request *r)
             n = 0; /* what stands before a member that is no address is not to be believed */
     }
     for (;;) {
-        struct ip ip = ip_of_address(client);
-        bool trusted = false;
+        struct ip ip = address_ip(&client);
 
-        for (unsigned i = 0; i < conf->trusted_proxies_n && !trusted; i++)
-            trusted = ip_in_block(&ip, &conf->trusted_proxies[i]);
-        if (!trusted || n == 0)
+        if (n == 0 || !proxy_conf_trusts(conf, &ip))
             return client;
         client = said[--n];
     }
@@ -74,7 +68,8 @@ static unsigned check_method(struct request *r)
     return r->rule->methods & bits[method] ? 0 : 405;
 }
 
-static unsigned check_signature(struct request *r, const char **detail)
+/* *uid: the signed one, in the worker's scratch, or empty. */
+static unsigned check_signature(struct request *r, struct str *uid, const char **detail)
 {
     static const enum stat_signature counts[SIGNED_URL_RESULT_COUNT] = {
         [SIGNED_URL_OK] = STAT_SIGNATURE_OK,
@@ -84,11 +79,13 @@ static unsigned check_signature(struct request *r, const char **detail)
     };
     struct worker *w = r->worker;
     const struct proxy_signing *signing = &r->site->site->conf->signing;
-    struct ip address = ip_of_address(client_of(r));
+    struct address client_address = client_of(r);
+    struct ip address = address_ip(&client_address);
     struct signed_url_client client = {.address = &address};
     struct signed_url_claims claims;
     enum signed_url_result result;
 
+    *uid = STR("");
     if (r->rule->signing == RULE_SIGNING_IGNORED)
         return 0;
     result = signed_url_verify(signing->keys, &signing->policy, &r->parts, (int64_t)io_now_unix_s(w->io),
@@ -108,6 +105,7 @@ static unsigned check_signature(struct request *r, const char **detail)
         return signed_url_status(result);
     }
     stat_inc(&w->stats.signatures[STAT_SIGNATURE_OK]);
+    *uid = claims.uid;
     r->rate_bytes_per_s = claims.rate_bytes_per_s;
     /* The claims live in the worker's scratch; the log needs these at the end. */
     struct buf keep = buf_of(r->uid_kid, sizeof r->uid_kid);
@@ -116,6 +114,20 @@ static unsigned check_signature(struct request *r, const char **detail)
     r->kid = str_of(r->uid_kid + keep.n, claims.kid.n < 32 ? claims.kid.n : 32);
     buf_add(&keep, claims.kid.p, r->kid.n);
     return 0;
+}
+
+static unsigned check_rate(struct request *r, struct str uid, const char **detail)
+{
+    const struct proxy_rate_limit *limit = &r->site->site->conf->rate_limit;
+
+    if (limit->per_uid.interval_ns == 0 && limit->per_address.interval_ns == 0)
+        return 0;
+    r->retry_after_s = rate_limit_request(r->worker, limit, uid, client_of(r));
+    if (r->retry_after_s == 0)
+        return 0;
+    r->reason = "rate";
+    *detail = "too many requests; come again after the seconds that Retry-After says";
+    return 429;
 }
 
 static bool peer_is_known(const struct request *r, struct str token)
@@ -129,16 +141,24 @@ static bool peer_is_known(const struct request *r, struct str token)
     return given.n == token.n && CRYPTO_memcmp(given.p, token.p, token.n) == 0;
 }
 
-/* Parameters of a token never enter key or upstream. What is passed keeps the rest of the query. */
+/* Parameters of a token never enter key or upstream, and neither does what a player tells of itself, which differs
+ * from request to request; unless the operator names it. What is passed keeps the rest of the query. */
 static void keep_query(const struct rule *rule, struct str query, struct buf *out)
 {
-    bool is_signed = rule->signing != RULE_SIGNING_IGNORED;
+    struct str left_out[16];
+    size_t n = 0;
 
     if (query.n == 0)
         return;
-    if (!rule->cache || rule->query == RULE_QUERY_ALL)
-        url_query_keep_all_but(query, signed_url_names, is_signed ? signed_url_names_n : 0, out);
-    else if (rule->query == RULE_QUERY_LISTED)
+    if (!rule->cache || rule->query == RULE_QUERY_ALL) {
+        CHECK(signed_url_names_n < ARRAY_LEN(left_out));
+        if (rule->signing != RULE_SIGNING_IGNORED)
+            for (; n < signed_url_names_n; n++)
+                left_out[n] = signed_url_names[n];
+        if (rule->cache)
+            left_out[n++] = cmcd_parameter;
+        url_query_keep_all_but(query, left_out, n, out);
+    } else if (rule->query == RULE_QUERY_LISTED)
         url_query_keep(query, rule->keep_query, rule->keep_query_n, out);
 }
 
@@ -169,6 +189,27 @@ static unsigned make_key(struct request *r)
     return 0;
 }
 
+/* A player knows what is of use to it; the token's rate is the operator's, and wins where it is lower. */
+static void pace_by_cmcd(struct request *r)
+{
+    const struct proxy_pacing *pacing = &r->site->site->conf->pacing;
+    struct worker *w = r->worker;
+    struct buf scratch = buf_of(w->scratch.bytes, sizeof w->scratch.bytes);
+    struct cmcd cmcd;
+    uint64_t rate;
+
+    cmcd_of_request(&r->http.fields, r->head, r->parts.query, &scratch, &cmcd);
+    if (!cmcd_has(&cmcd, CMCD_RTP) || cmcd.number[CMCD_RTP] == 0)
+        return;
+    rate = cmcd.number[CMCD_RTP] * (uint64_t)(1000 / 8);
+    if (rate < pacing->cmcd_rtp_min_bytes_per_s)
+        rate = pacing->cmcd_rtp_min_bytes_per_s;
+    if (r->rate_bytes_per_s != 0 && r->rate_bytes_per_s <= rate)
+        return;
+    r->rate_bytes_per_s = rate;
+    r->paced_by_cmcd = true;
+}
+
 /* Where the first range begins, so that a seek into a long object fetches that slice and not the first. */
 static uint32_t first_slice(const struct request *r)
 {
@@ -188,6 +229,7 @@ unsigned request_admit(struct request *r, const char **detail)
 {
     const struct proxy_conf *conf = r->site->site->conf;
     struct url_host host;
+    struct str uid;
     unsigned status;
     int error;
 
@@ -228,13 +270,19 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = "this shield answers only its edges";
         return 403;
     }
-    status = check_signature(r, detail);
+    status = check_signature(r, &uid, detail);
+    if (status == 0)
+        status = check_rate(r, uid, detail);
     if (status != 0)
         return status;
     if (r->http.framing == HTTP_BODY_LENGTH && r->http.content_length > conf->limits.request_body_bytes_max) {
         *detail = "the body is too long";
         return 413;
     }
+    if (conf->pacing.cmcd_rtp)
+        pace_by_cmcd(r);
+    if (r->rate_bytes_per_s != 0)
+        stat_inc(&r->worker->stats.paced_requests[r->paced_by_cmcd]);
     r->authorization = fields_has(&r->http.fields, FIELD_AUTHORIZATION);
     r->cacheable = r->rule->cache && (r->http.method == HTTP_GET || r->http.method == HTTP_HEAD);
     status = make_key(r);

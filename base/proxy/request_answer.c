@@ -417,6 +417,8 @@ static void finish_problem(struct request *r, struct buf *b, unsigned status, co
     buf_add_lit(b, "Content-Type: application/problem+json\r\nCache-Control: no-store\r\nDate: ");
     buf_add_str(b, worker_date(r->worker));
     buf_add_lit(b, "\r\n");
+    if (r->retry_after_s > 0)
+        http1_add_field_u64(b, STR("Retry-After"), r->retry_after_s);
     if (r->reason != NULL)
         http1_add_field(b, STR("Segue-Reason"), str_z(r->reason));
     http1_add_field_u64(b, STR("Content-Length"), body.n);

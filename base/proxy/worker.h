@@ -20,6 +20,7 @@
 #include "util/pool.h"
 
 struct upstream_set;
+struct rate_limits;
 
 /* A configuration snapshot, counted. */
 struct site {
@@ -75,6 +76,7 @@ struct proxy {
     enum proxy_role role;
     struct memory *memory;
     struct flight_table *flights;
+    struct rate_limits *rate_limits;
     struct access_log *access_log;
     struct listener_inheritance *inherited;
     struct site *site;     /* the control thread's reference */

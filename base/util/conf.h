@@ -87,6 +87,8 @@ uint64_t conf_number(struct conf *conf, const char *path, const char *text, uint
 /* N bytes a second, written as a size and "/s". */
 uint64_t conf_bytes_per_s(struct conf *conf, const char *path, const char *text, uint64_t absent,
                           uint64_t min, uint64_t max);
+/* N events a second, a minute or an hour, as nanoseconds from one to the next; 0 for none (0/s). */
+uint64_t conf_rate_ns(struct conf *conf, const char *path, const char *text, uint64_t absent);
 /* A moment, in Unix seconds. */
 int64_t conf_time_s(struct conf *conf, const char *path, const char *text, int64_t absent);
 
@@ -97,10 +99,10 @@ int conf_read_token(const char *path, char *out, size_t cap, size_t *n, struct c
 /* Pure parsers of quantities. Returns 0, -EINVAL (not of the form) or -ERANGE.
  *   duration   a whole number and ms, s, m, h, d, w or y (365 d); 0 may stand alone
  *   bytes      a whole number and B, KiB, MiB, GiB, TiB, KB, MB, GB or TB; 0 may stand alone
- *   rate       N/s, N/m or N/h, as events a second times 1000 (50/s = 50000) */
+ *   rate       N/s, N/m or N/h, as nanoseconds from one event to the next; 0 for none (0/s) */
 int conf_parse_duration_ms(struct str text, uint64_t *out);
 int conf_parse_bytes(struct str text, uint64_t *out);
-int conf_parse_rate_milli(struct str text, uint64_t *out);
+int conf_parse_rate_ns(struct str text, uint64_t *out);
 int conf_parse_bytes_per_s(struct str text, uint64_t *out); /* 64KiB/s */
 
 /* Unix seconds, or RFC 3339 in UTC without fractions: 2027-01-31T12:00:00Z. */
@@ -108,6 +110,6 @@ int conf_parse_time_s(struct str text, int64_t *out);
 
 #define CONF_DURATION_EXPECTED "a duration such as 30s, 5m, 1h, 7d or 1y"
 #define CONF_BYTES_EXPECTED    "a size such as 512KiB, 64MiB or 1GiB"
-#define CONF_RATE_EXPECTED     "a rate such as 50/s"
+#define CONF_RATE_EXPECTED     "a rate such as 50/s, 100/m or 1000/h"
 #define CONF_SPEED_EXPECTED    "a speed such as 1KiB/s"
 #define CONF_TIME_EXPECTED     "a time such as 2027-01-31T12:00:00Z, or Unix seconds"

@@ -2,6 +2,7 @@
 #include "util/conf.h"
 
 #include "util/check.h"
+#include "util/clock.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -74,12 +75,13 @@ int conf_parse_bytes(struct str text, uint64_t *out)
     return parse_quantity(text, sizes, ARRAY_LEN(sizes), out);
 }
 
-int conf_parse_rate_milli(struct str text, uint64_t *out)
+int conf_parse_rate_ns(struct str text, uint64_t *out)
 {
     static const struct {
         struct str per;
-        uint64_t seconds;
-    } periods[] = {{STR_INIT("/s"), 1}, {STR_INIT("/m"), 60}, {STR_INIT("/h"), 3600}};
+        uint64_t ns;
+    } periods[] = {
+        {STR_INIT("/s"), NS_PER_S}, {STR_INIT("/m"), 60 * NS_PER_S}, {STR_INIT("/h"), 3600 * NS_PER_S}};
 
     if (text.n < 3)
         return -EINVAL;
@@ -89,10 +91,10 @@ int conf_parse_rate_milli(struct str text, uint64_t *out)
     for (size_t i = 0; i < ARRAY_LEN(periods); i++) {
         if (!str_eq(per, periods[i].per))
             continue;
-        if (rc == 0 && number > UINT64_MAX / 1000)
+        if (rc == 0 && number > periods[i].ns)
             rc = -ERANGE;
         if (rc == 0)
-            *out = number * 1000 / periods[i].seconds;
+            *out = number == 0 ? 0 : periods[i].ns / number;
         return rc;
     }
     return -EINVAL;
@@ -235,6 +237,21 @@ uint64_t conf_bytes_per_s(struct conf *conf, const char *path, const char *text,
                           uint64_t min, uint64_t max)
 {
     return convert(conf, path, text, &speed, absent, min, max);
+}
+
+uint64_t conf_rate_ns(struct conf *conf, const char *path, const char *text, uint64_t absent)
+{
+    uint64_t value;
+    if (text == NULL)
+        return absent;
+    int rc = conf_parse_rate_ns(str_z(text), &value);
+    if (rc == 0)
+        return value;
+    if (rc == -ERANGE)
+        conf_fail(conf, path, "must be at most 1000000000/s, got \"%.80s\"", text);
+    else
+        conf_fail(conf, path, "expected %s, got \"%.80s\"", CONF_RATE_EXPECTED, text);
+    return absent;
 }
 
 int64_t conf_time_s(struct conf *conf, const char *path, const char *text, int64_t absent)

@@ -74,6 +74,15 @@ bool ip_in_block(const struct ip *address, const struct ip_block *block)
     return rest == 0 || ((address->bytes[whole] ^ block->address.bytes[whole]) >> (8 - rest)) == 0;
 }
 
+struct ip ip_client_network(const struct ip *address)
+{
+    struct ip network = *address;
+
+    if (!ip_is_ipv4(address))
+        memset(network.bytes + 8, 0, 8);
+    return network;
+}
+
 void ip_format(const struct ip *address, struct buf *out)
 {
     char z[IP_TEXT_MAX];

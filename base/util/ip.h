@@ -34,6 +34,10 @@ static inline bool ip_eq(const struct ip *a, const struct ip *b)
     return memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0;
 }
 
+/* Who is one client to limits: an IPv4 address, or the /64 of an IPv6 one, which is the least that one customer
+ * gets and may choose from (RFC 6177, RFC 7934). */
+struct ip ip_client_network(const struct ip *address);
+
 /* As RFC 5952 writes it; IPv4 as a dotted quad. */
 void ip_format(const struct ip *address, struct buf *out);
 

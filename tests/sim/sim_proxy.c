@@ -2,6 +2,7 @@
 
 #include "proxy/conn.h"
 #include "proxy/fill.h"
+#include "proxy/rate_limit.h"
 #include "proxy/request.h"
 
 #include <fcntl.h>
@@ -77,6 +78,8 @@ static void create_workers(struct sim_proxy *p)
     struct flight_worker flights[PROXY_WORKERS_MAX];
     struct proxy *proxy = &p->proxy;
 
+    proxy->rate_limits = rate_limits_create(proxy->site->conf);
+    CHECK(proxy->rate_limits != NULL);
     for (unsigned i = 0; i < proxy->workers_n; i++) {
         CHECK(worker_create(&proxy->workers[i], proxy, i) == 0);
         flights[i] = (struct flight_worker){.mailbox = &proxy->workers[i]->mailbox};
@@ -193,6 +196,8 @@ static void check_empty(const struct sim_proxy *p)
             sim_fail(p->w, "worker %u is stopped, and something is left", i);
         }
     }
+    if (address_count_sum(p->proxy.rate_limits->connections) > 0)
+        sim_fail(p->w, "all connections are over, and some are still counted to an address");
     for (unsigned i = 0; i < p->proxy.workers_n; i++)
         worker_destroy(&((struct sim_proxy *)(uintptr_t)p)->proxy.workers[i]);
     flight_stats(p->proxy.flights, &flights);
@@ -220,6 +225,7 @@ void sim_proxy_close(struct sim_proxy **pp, uint64_t for_ns)
     sim_check_clean(p->w);
     check_empty(p);
     flight_table_destroy(&p->proxy.flights);
+    rate_limits_destroy(&p->proxy.rate_limits);
     memory_free(&p->proxy.memory);
     site_unref(&p->proxy.site);
     remove_folder(p);

@@ -86,6 +86,11 @@ static void test_edge_defaults(void **state)
     assert_int_equal(c->hosts_n, 0);
     assert_int_equal(c->memory_bytes, 1ull << 30);
     assert_false(c->signing.given);
+    assert_int_equal(c->rate_limit.per_uid.interval_ns, 0);
+    assert_int_equal(c->rate_limit.per_address.interval_ns, 0);
+    assert_int_equal(c->rate_limit.per_address.burst, 100);
+    assert_int_equal(c->rate_limit.connections_per_address, 0);
+    assert_int_equal(c->rate_limit.table_entries, 65536);
     assert_false(c->access_log);
     assert_int_equal(c->rules.n, 0);
     assert_int_equal(c->rules.none.signing, RULE_SIGNING_IGNORED);
@@ -105,6 +110,8 @@ static void test_edge_defaults(void **state)
     assert_int_equal(u->connections_max, 1024);
     assert_true(pattern_matches(&u->match, STR("/any/thing")));
 
+    assert_false(c->pacing.cmcd_rtp);
+    assert_int_equal(c->pacing.cmcd_rtp_min_bytes_per_s, 32768);
     assert_int_equal(c->timeouts.client_head_ms, 10000);
     assert_int_equal(c->timeouts.client_idle_ms, 75000);
     assert_int_equal(c->timeouts.upstream_connect_ms, 3000);
@@ -120,7 +127,7 @@ static void test_edge_defaults(void **state)
 
 static const char whole_edge[] =
     "name: edge-1.example\n"
-    "listen: [{address: \"0.0.0.0:80\"}, {address: \"[::1]:8080\"}]\n"
+    "listen: [{address: \"0.0.0.0:80\"}, {address: \"[::1]:8080\", proxy_protocol: [10.0.0.0/8, \"::1\"]}]\n"
     "admin: {socket: edge.sock, address: \"0.0.0.0:9180\", token: token, hosts: [Edge.Example]}\n"
     "hosts: [Audio.Example.NET]\n"
     "workers: 3\n"
@@ -129,6 +136,7 @@ static const char whole_edge[] =
     "  - {url: \"http://Shield.example/%7ea%2c/\", weight: 7, max_connections: 9, peer_token: token, host: "
     "H.example}\n"
     "  - {url: \"http://[2001:db8::1]:81\", backup: true}\n"
+    "rate_limit: {per_uid: 50/s, per_address: 100/m, burst: 7, connections_per_address: 2000, table: 5000}\n"
     "signing: {keys: keys.yaml, clock_skew: 1m, lifetime_max: 7d, pfx_depth_min: 3}\n"
     "rules:\n"
     "  - {match: \"/tracks/**\", ttl: 1y, immutable: true, track: \"/tracks/{track}/{quality}/{n}.{ext}\"}\n"
@@ -140,6 +148,7 @@ static const char whole_edge[] =
     "     client_cache_control: true, store_set_cookie: true, store_authorization: true}\n"
     "access_log: {path: log/edge.log, format: combined}\n"
     "trusted_proxies: [10.0.0.0/8, \"::1\"]\n"
+    "pacing: {cmcd_rtp: true, cmcd_rtp_min: 100KB/s}\n"
     "timeouts: {client_head: 1500ms, drain: 2m}\n"
     "limits: {client_rate_min: 0/s, object_max: 2GiB, connections_max: 5}\n";
 
@@ -229,6 +238,12 @@ static void test_whole_edge(void **state)
     assert_int_equal(c->signing.policy.clock_skew_s, 60);
     assert_int_equal(c->signing.policy.lifetime_max_s, 7 * 86400);
     assert_int_equal(c->signing.policy.pfx_depth_min, 3);
+    assert_int_equal(c->rate_limit.per_uid.interval_ns, 20000000);
+    assert_int_equal(c->rate_limit.per_address.interval_ns, 600000000);
+    assert_int_equal(c->rate_limit.per_uid.burst, 7);
+    assert_int_equal(c->rate_limit.per_address.burst, 7);
+    assert_int_equal(c->rate_limit.connections_per_address, 2000);
+    assert_int_equal(c->rate_limit.table_entries, 5000);
     check_rules(&c->rules);
 
     assert_true(c->access_log);
@@ -236,9 +251,15 @@ static void test_whole_edge(void **state)
     assert_int_equal(c->access_log_format, PROXY_LOG_COMBINED);
     struct ip a;
     assert_int_equal(ip_parse(STR("10.1.2.3"), &a), 0);
+    assert_int_equal(c->listen[0].proxy_protocol_n, 0);
+    assert_int_equal(c->listen[1].proxy_protocol_n, 2);
+    assert_true(ip_in_block(&a, &c->listen[1].proxy_protocol[0]));
+    assert_false(ip_in_block(&a, &c->listen[1].proxy_protocol[1]));
     assert_int_equal(c->trusted_proxies_n, 2);
     assert_true(ip_in_block(&a, &c->trusted_proxies[0]));
     assert_false(ip_in_block(&a, &c->trusted_proxies[1]));
+    assert_true(c->pacing.cmcd_rtp);
+    assert_int_equal(c->pacing.cmcd_rtp_min_bytes_per_s, 100000);
     assert_int_equal(c->timeouts.client_head_ms, 1500);
     assert_int_equal(c->timeouts.drain_ms, 120000);
     assert_int_equal(c->limits.client_rate_min, 0);
@@ -342,7 +363,6 @@ static void test_not_available(void **state)
     static const struct refusal edge[] = {
         {"stores: [{path: /x, size: 1GiB, class: nvme}]",
          "x.yaml:3: stores: " UNBUILT ", which caches in memory only; leave it out"},
-        {"rate_limit: {per_uid: 50/s}", "x.yaml:3: rate_limit: " UNBUILT "; leave it out"},
         {"geo: {database: country.mmdb}", "x.yaml:3: geo: " UNBUILT "; leave it out"},
         {"rules: [{match: /a, markets: SE}]", "x.yaml:3: rules[0].markets: " UNBUILT},
         {"origins: []", "x.yaml:3: origins: is for a shield; an edge has `upstreams`"},
@@ -352,7 +372,10 @@ static void test_not_available(void **state)
     static const struct refusal shield[] = {
         {"peers: {client_ca: ca.pem}", "x.yaml:3: peers.client_ca: " UNBUILT "; use `token`"},
         {"upstreams: []", "x.yaml:3: upstreams: is for an edge; a shield has `origins`"},
+        {"pacing: {cmcd_rtp: true}", "x.yaml:3: pacing: is for an edge; a shield answers no players"},
         {"signing: {keys: keys.yaml}", "x.yaml:3: signing: is for an edge; a shield checks no signatures"},
+        {"rate_limit: {per_uid: 50/s}",
+         "x.yaml:3: rate_limit.per_uid: is for an edge; a shield checks no signatures"},
         {"rules: [{match: /a, signed: true}]",
          "x.yaml:3: rules[0].signed: is true, but a shield checks no signatures; the edge does"},
     };
@@ -415,6 +438,20 @@ static void test_edge_refused(void **state)
          "x.yaml:3: signing.clock_skew: must be at most 1h, got \"2h\""},
         {"signing: {keys: keys.yaml, pfx_depth_min: 0}",
          "x.yaml:3: signing.pfx_depth_min: must be at least 1, got \"0\""},
+        {"rate_limit: {per_uid: 50/s}",
+         "x.yaml:3: rate_limit.per_uid: needs `signing`: only the uid of a valid signature is counted"},
+        {"rate_limit: {per_address: 50}",
+         "x.yaml:3: rate_limit.per_address: expected a rate such as 50/s, 100/m or 1000/h, got \"50\""},
+        {"rate_limit: {per_address: 2000000000/s}",
+         "x.yaml:3: rate_limit.per_address: must be at most 1000000000/s, got \"2000000000/s\""},
+        {"rate_limit: {burst: 0}", "x.yaml:3: rate_limit.burst: must be at least 1, got \"0\""},
+        {"rate_limit: {burst: 1000001}",
+         "x.yaml:3: rate_limit.burst: must be at most 1000000, got \"1000001\""},
+        {"rate_limit: {connections_per_address: 1048576}",
+         "x.yaml:3: rate_limit.connections_per_address: must be at most 1048575, got \"1048576\""},
+        {"rate_limit: {table: 1023}", "x.yaml:3: rate_limit.table: must be at least 1024, got \"1023\""},
+        {"rate_limit: {per_ip: 1/s}",
+         "x.yaml:3: rate_limit: unknown key \"per_ip\", did you mean \"per_uid\"?"},
         {"trusted_proxies: [10.0.0.0/33]", "x.yaml:3: trusted_proxies[0]: expected an address or a block "
                                            "such as 10.0.0.0/8, got \"10.0.0.0/33\""},
         {"access_log: {path: a, format: xml}",
@@ -425,7 +462,14 @@ static void test_edge_refused(void **state)
         {"limits: {connections_max: -1}",
          "x.yaml:3: limits.connections_max: expected a whole number, got \"-1\""},
     };
+    static const struct refusal listen[] = {
+        {"listen:\n  - {address: \"127.0.0.1:80\", proxy_protocol: [\"::1\", lb.example]}\n"
+         "upstreams: [{url: \"http://a\"}]",
+         "x.yaml:2: listen[0].proxy_protocol[1]: expected an address or a block such as 10.0.0.0/8, got "
+         "\"lb.example\""},
+    };
     run(PROXY_ROLE_EDGE, EDGE_HEAD, cases, ARRAY_LEN(cases));
+    run(PROXY_ROLE_EDGE, "", listen, ARRAY_LEN(listen));
 }
 
 static void test_rules_refused(void **state)

@@ -88,17 +88,25 @@ static void test_rates(void **state)
 {
     (void)state;
     static const struct quantity_case events[] = {
-        {"50/s", 0, 50000},  {"1/m", 0, 16},
-        {"60/m", 0, 1000},   {"3600/h", 0, 1000},
-        {"0/s", 0, 0},       {"50", -EINVAL, 0},
-        {"/s", -EINVAL, 0},  {"5/d", -EINVAL, 0},
-        {"x/s", -EINVAL, 0}, {"18446744073709551615/s", -ERANGE, 0},
+        {"50/s", 0, 20000000},
+        {"3/s", 0, 333333333},
+        {"1/m", 0, 60000000000},
+        {"1/h", 0, 3600000000000},
+        {"3600/h", 0, 1000000000},
+        {"1000000000/s", 0, 1},
+        {"1000000001/s", -ERANGE, 0},
+        {"0/s", 0, 0},
+        {"50", -EINVAL, 0},
+        {"/s", -EINVAL, 0},
+        {"5/d", -EINVAL, 0},
+        {"x/s", -EINVAL, 0},
+        {"18446744073709551615/s", -ERANGE, 0},
     };
     static const struct quantity_case speeds[] = {
         {"1KiB/s", 0, 1024},  {"0", -EINVAL, 0},  {"0/s", 0, 0},
         {"1KiB", -EINVAL, 0}, {"/s", -EINVAL, 0}, {"1KiB/m", -EINVAL, 0},
     };
-    run(conf_parse_rate_milli, events, ARRAY_LEN(events));
+    run(conf_parse_rate_ns, events, ARRAY_LEN(events));
     run(conf_parse_bytes_per_s, speeds, ARRAY_LEN(speeds));
 }
 

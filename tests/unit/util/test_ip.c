@@ -40,6 +40,27 @@ static void refuses(void **state)
     assert_int_equal(ip_parse(STR("1.2.3.4\0"), &a), -22);
 }
 
+static void client_is(const char *address, const char *network)
+{
+    struct ip a, n;
+
+    assert_int_equal(ip_parse(str_z(address), &a), 0);
+    assert_int_equal(ip_parse(str_z(network), &n), 0);
+    a = ip_client_network(&a);
+    assert_true(ip_eq(&a, &n));
+}
+
+static void client_networks(void **state)
+{
+    (void)state;
+    client_is("192.0.2.255", "192.0.2.255");
+    client_is("::ffff:192.0.2.255", "192.0.2.255");
+    client_is("2001:db8:1:2:fedc:4:5:6", "2001:db8:1:2::");
+    client_is("2001:db8:1:feff::", "2001:db8:1:feff::");
+    client_is("2001:db8:1:2::", "2001:db8:1:2::");
+    client_is("::1", "::");
+}
+
 static bool in_block(const char *address, const char *block)
 {
     struct ip a;
@@ -83,6 +104,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parses_and_formats),
         cmocka_unit_test(refuses),
+        cmocka_unit_test(client_networks),
         cmocka_unit_test(blocks),
     };
 

@@ -30,7 +30,7 @@ else ifeq ($(VARIANT),fuzz)
 else
   $(error VARIANT is release, asan or fuzz)
 endif
-LDLIBS = -luring -lssl -lcrypto -lcyaml -lyaml -ljansson -lsystemd -lcares -lmaxminddb -lxxhash -lm $(LIBALLOC)
+LDLIBS = -luring -lssl -lcrypto -lcyaml -lyaml -ljansson -lsystemd -lcares -lmaxminddb -lxxhash -lnghttp2 -lm $(LIBALLOC)
 
 BASE_SRC   = $(sort $(wildcard base/*/*.c))
 EDGE_SRC   = $(sort $(wildcard edge/*.c))

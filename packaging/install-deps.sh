@@ -11,7 +11,7 @@
 set -euo pipefail
 
 build='gcc clang make pkg-config libc6-dev liburing-dev libssl-dev libjemalloc-dev libxxhash-dev libcyaml-dev
-       libyaml-dev libjansson-dev libsystemd-dev libc-ares-dev libmaxminddb-dev'
+       libyaml-dev libjansson-dev libsystemd-dev libc-ares-dev libnghttp2-dev libmaxminddb-dev'
 demo='python3 curl ffmpeg frozen-bubble-data nodejs:node npm:npm'
 check="$demo libcmocka-dev python3-pytest nginx-light libclang-rt-14-dev clang-tidy clang-format cppcheck chromium
        wrk dnsmasq-base libmaxmind-db-writer-perl"

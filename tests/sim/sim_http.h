@@ -32,6 +32,8 @@ struct sim_reply {
     bool complete;           /* framing says that all has come */
     bool malformed;          /* could not be understood: see sim_reply_why */
     const char *why;
+    bool ended;        /* HTTP/2: the stream has, whole or not, */
+    uint32_t h2_error; /* and with this code */
     uint64_t asked_ns, first_byte_ns, done_ns;
 };
 

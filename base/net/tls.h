@@ -51,13 +51,15 @@ struct tls_server_options {
 
 /* Reads the files. 0, or -errno and in `why` a sentence that names the file and what was expected. Certificates
  * are chosen by SNI against their subjectAltNames (a wildcard stands for one label, RFC 9525), and among those for
- * one name RSA or ECDSA by what the client can verify. `tickets` may be NULL (for checking a configuration) or
- * outlives the context. `tls_certificates_expiry` tells the soonest notAfter. */
-int tls_server_create(const struct tls_server_options *options, struct tls_tickets *tickets,
-                      struct tls_server **out, char why[TLS_WHY_BYTES]);
+ * one name RSA or ECDSA by what the client can verify. An expired certificate is served, and warned of. */
+int tls_server_create(const struct tls_server_options *options, struct tls_server **out,
+                      char why[TLS_WHY_BYTES]);
+/* Sessions can be resumed from here on; without it, as when a configuration is only checked, they cannot. Before
+ * the first connection; the keys outlive the context. */
+void tls_server_set_tickets(struct tls_server *s, struct tls_tickets *tickets);
 struct tls_server *tls_server_ref(struct tls_server *s);
 void tls_server_unref(struct tls_server **s);
-int64_t tls_server_expiry_unix_s(const struct tls_server *s);
+int64_t tls_server_expiry_unix_s(const struct tls_server *s); /* the soonest notAfter of its certificates */
 
 /* --- clients, of upstreams --- */
 

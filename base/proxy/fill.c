@@ -13,6 +13,7 @@ enum {
     STEP_RESOLVE,
     STEP_CONNECT,
     STEP_CONNECTING,
+    STEP_HANDSHAKE,
     STEP_SEND,
     STEP_SEND_BODY,
     STEP_HEAD,
@@ -270,8 +271,41 @@ static enum flow_result step_connecting(struct flow *flow)
         stat_inc(&f->worker->stats.upstream_connect_errors);
         return lost(f, result, 502, "cannot connect");
     }
-    f->flow.step = STEP_SEND;
-    return FLOW_NEXT;
+    if (f->upstream->conf->tls == NULL) {
+        f->flow.step = STEP_SEND;
+        return FLOW_NEXT;
+    }
+    result = stream_tls_connect(io_of(f), &f->conn->stream, f->worker->tls, f->upstream->conf->tls,
+                                f->upstream->conf->tls_name);
+    if (result != 0)
+        return lost(f, result, 503, "no memory for TLS with the upstream");
+    f->flow.step = STEP_HANDSHAKE;
+    return FLOW_WAIT;
+}
+
+/* Within the time for connecting. */
+static enum flow_result step_handshake(struct flow *flow)
+{
+    struct fill *f = fill_of(flow);
+    int result = stream_handshake(&f->conn->stream);
+    static struct log_limiter limiter;
+
+    if (f->body_gone)
+        return body_is_gone(f);
+    if (result == 0) {
+        f->flow.step = STEP_SEND;
+        return FLOW_NEXT;
+    }
+    if (f->timer.fired) {
+        stat_inc(&f->worker->stats.upstream_connect_errors);
+        return lost(f, 0, 504, "the TLS handshake took too long");
+    }
+    if (result == -EAGAIN)
+        return FLOW_WAIT;
+    stat_inc(&f->worker->stats.upstream_connect_errors);
+    log_limited(&limiter, LOG_LEVEL_WARN, "upstream " STR_FMT ": no TLS with it: %s",
+                STR_ARG(f->upstream->conf->url), stream_tls_why(&f->conn->stream));
+    return lost(f, result, 502, "the TLS handshake failed");
 }
 
 /* --- asking --- */
@@ -741,20 +775,26 @@ static void fill_done(struct flow *flow)
 }
 
 static const flow_step fill_steps[] = {
-    [STEP_CHOOSE] = step_choose,   [STEP_RESOLVE] = step_resolve,
-    [STEP_CONNECT] = step_connect, [STEP_CONNECTING] = step_connecting,
-    [STEP_SEND] = step_send,       [STEP_SEND_BODY] = step_send_body,
-    [STEP_HEAD] = step_head,       [STEP_BODY] = step_body,
-    [STEP_FILE] = fill_file_step,  [STEP_FILE_BODY] = fill_file_body_step,
+    [STEP_CHOOSE] = step_choose,
+    [STEP_RESOLVE] = step_resolve,
+    [STEP_CONNECT] = step_connect,
+    [STEP_CONNECTING] = step_connecting,
+    [STEP_HANDSHAKE] = step_handshake,
+    [STEP_SEND] = step_send,
+    [STEP_SEND_BODY] = step_send_body,
+    [STEP_HEAD] = step_head,
+    [STEP_BODY] = step_body,
+    [STEP_FILE] = fill_file_step,
+    [STEP_FILE_BODY] = fill_file_body_step,
     [STEP_DROP] = step_drop,
 };
 static const char *const fill_step_names[] = {
-    [STEP_CHOOSE] = "choose",   [STEP_RESOLVE] = "resolve",
-    [STEP_CONNECT] = "connect", [STEP_CONNECTING] = "connecting",
-    [STEP_SEND] = "send",       [STEP_SEND_BODY] = "send body",
-    [STEP_HEAD] = "head",       [STEP_BODY] = "body",
-    [STEP_FILE] = "file",       [STEP_FILE_BODY] = "file body",
-    [STEP_DROP] = "drop",
+    [STEP_CHOOSE] = "choose",       [STEP_RESOLVE] = "resolve",
+    [STEP_CONNECT] = "connect",     [STEP_CONNECTING] = "connecting",
+    [STEP_HANDSHAKE] = "handshake", [STEP_SEND] = "send",
+    [STEP_SEND_BODY] = "send body", [STEP_HEAD] = "head",
+    [STEP_BODY] = "body",           [STEP_FILE] = "file",
+    [STEP_FILE_BODY] = "file body", [STEP_DROP] = "drop",
 };
 static const struct flow_type fill_type = {
     .name = "fill",

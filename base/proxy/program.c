@@ -162,6 +162,14 @@ static void warn_of_what_stays(const struct proxy_conf *old, const struct proxy_
         log_warn("access_log changed; that needs a restart, and the old log stays");
 }
 
+/* A session that began under one snapshot is resumed under the next, and by any worker. */
+static void share_tickets(struct proxy *proxy, const struct proxy_conf *conf)
+{
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL)
+            tls_server_set_tickets(conf->listen[i].tls, proxy->tickets);
+}
+
 static int reload(void *context)
 {
     struct life *life = context;
@@ -179,6 +187,7 @@ static int reload(void *context)
         return result;
     }
     warn_of_what_stays(life->proxy.site->conf, conf);
+    share_tickets(&life->proxy, conf);
     site = site_create(&conf);
     if (site == NULL)
         return -ENOMEM;
@@ -215,6 +224,7 @@ static void tick(void *context, uint64_t now_ns)
     struct life *life = context;
 
     (void)now_ns;
+    tls_tickets_tick(life->proxy.tickets, clock_unix_s());
     if (atomic_load(&life->failed_n) > 0 && control_state(life->control) != CONTROL_DRAINING)
         control_drain(life->control);
 }
@@ -258,6 +268,22 @@ static void cache_metrics(struct metrics_writer *w, void *context)
     metrics_u64(w, NULL, f.readers);
     metrics_family(w, "flight_joins_total", METRIC_COUNTER, "Requests that joined a fill under way.");
     metrics_u64(w, NULL, f.joined_total);
+}
+
+static void tls_metrics(struct metrics_writer *w, void *context)
+{
+    const struct life *life = context;
+    const struct proxy_conf *conf = life->proxy.site->conf;
+    int64_t soonest_unix_s = INT64_MAX;
+
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL && tls_server_expiry_unix_s(conf->listen[i].tls) < soonest_unix_s)
+            soonest_unix_s = tls_server_expiry_unix_s(conf->listen[i].tls);
+    if (soonest_unix_s == INT64_MAX)
+        return;
+    metrics_family(w, "tls_certificate_expiry_seconds", METRIC_GAUGE,
+                   "Unix time at which the first of the listeners' certificates expires.");
+    metrics_u64(w, NULL, soonest_unix_s > 0 ? (uint64_t)soonest_unix_s : 0);
 }
 
 /* --- what the cache holds for a URL --- */
@@ -355,6 +381,12 @@ static int create_shared(struct proxy *proxy)
     const struct memory_config memory = {.size_bytes = proxy->site->conf->memory_bytes};
     struct flight_worker flights[PROXY_WORKERS_MAX];
 
+    proxy->tickets = tls_tickets_create();
+    if (proxy->tickets == NULL) {
+        log_error("no keys for TLS sessions can be made");
+        return -ENOMEM;
+    }
+    share_tickets(proxy, proxy->site->conf);
     proxy->memory = memory_new(&memory);
     if (proxy->memory == NULL) {
         log_error("memory.size: no cache of %llu bytes can be made", (unsigned long long)memory.size_bytes);
@@ -408,6 +440,7 @@ static int create_metrics(struct life *life)
     metrics_add_table(life->metrics, proxy_stats_table, proxy_stats_table_n, life->stats,
                       life->proxy.workers_n);
     metrics_add_source(life->metrics, cache_metrics, life);
+    metrics_add_source(life->metrics, tls_metrics, life);
     if (life->proxy.access_log != NULL)
         metrics_add_source(life->metrics, access_log_metrics, life->proxy.access_log);
     return 0;

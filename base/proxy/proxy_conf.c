@@ -103,8 +103,6 @@ static void load_listen(struct loader *l)
 {
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
-        if (conf_has(l->conf, CONF_PATH("listen[%u].tls", i)))
-            conf_fail(l->conf, CONF_PATH("listen[%u].tls", i), "is not available in this version");
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
         items[i].proxy_protocol =
             load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
@@ -310,18 +308,26 @@ static void load_signing(struct loader *l)
 
 static void load_peers(struct loader *l)
 {
-    l->out->peers_token = STR("");
+    l->out->peers_token = l->out->peers_client_ca = STR("");
     if (l->raw->peers != NULL && l->raw->peers->token != NULL)
         l->out->peers_token = load_token(l, "peers.token", l->raw->peers->token);
-    else if (l->raw->peers != NULL)
-        conf_fail(l->conf, "peers", "needs a `token`");
+    if (l->raw->peers != NULL && l->raw->peers->client_ca != NULL)
+        l->out->peers_client_ca = load_path(l, l->raw->peers->client_ca);
+    if (l->raw->peers != NULL && l->raw->peers->token == NULL && l->raw->peers->client_ca == NULL)
+        conf_fail(l->conf, "peers", "needs a `token` or a `client_ca`");
     if (l->out->role != PROXY_ROLE_SHIELD || l->out->peers_token.n > 0 || conf_status(l->conf) < 0)
         return;
-    for (unsigned i = 0; i < l->out->listen_n; i++)
-        if (!l->out->listen[i].address.loopback)
+    for (unsigned i = 0; i < l->out->listen_n; i++) {
+        bool verified = l->raw->listen[i].tls != NULL && l->out->peers_client_ca.n > 0;
+
+        if (!l->out->listen[i].address.loopback && !verified)
             conf_fail(l->conf, CONF_PATH("listen[%u].address", i),
-                      "%s is not loopback, so the shield needs `peers: {token: FILE}`",
+                      l->out->peers_client_ca.n > 0
+                          ? "%s is not loopback and has no `tls`, so `peers: {client_ca: FILE}` guards it "
+                            "not; give it tls, or the peers a `token`"
+                          : "%s is not loopback, so the shield needs `peers: {token: FILE}`",
                       l->out->listen[i].address.text.p);
+    }
 }
 
 static void load_access_log(struct loader *l)
@@ -346,7 +352,6 @@ static void refuse(struct loader *l)
     } refused[] = {
         {"stores", "is not available in this version, which caches in memory only; leave it out"},
         {"geo", "is not available in this version; leave it out"},
-        {"peers.client_ca", "is not available in this version; use `token`"},
     };
     static const struct {
         const char *path;
@@ -382,6 +387,7 @@ static void load_parts(struct loader *l)
     load_signing(l);
     load_rate_limit(l);
     load_peers(l);
+    load_listen_tls(l);
     load_rules(l);
     load_access_log(l);
     load_trusted(l);
@@ -444,6 +450,18 @@ void proxy_conf_free(struct proxy_conf **pconf)
     if (conf == NULL)
         return;
     CHECK_MAGIC(conf, PROXY_CONF_MAGIC);
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL) {
+            struct tls_server *tls = conf->listen[i].tls;
+
+            tls_server_unref(&tls);
+        }
+    for (unsigned i = 0; i < conf->upstreams_n; i++)
+        if (conf->upstreams[i].tls != NULL) {
+            struct tls_client *tls = conf->upstreams[i].tls;
+
+            tls_client_unref(&tls);
+        }
     /* The snapshot lies in its own arena, and the arena wipes the keys with all else. */
     struct arena arena = conf->arena;
     arena_free(&arena);

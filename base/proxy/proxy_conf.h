@@ -5,8 +5,8 @@
  * Every struct str here is followed by a NUL. Relative paths were taken from the folder of the file. A
  * snapshot is shared by all threads read-only; who loaded it frees it once no thread uses it.
  *
- * Keys of the contract whose function is not built yet (tls, https:// and s3:// URLs, stores, geo,
- * markets, client_ca) are known and refused with an error that says so. */
+ * Keys of the contract whose function is not built yet (s3:// URLs, stores, geo,
+ * markets) are known and refused with an error that says so. */
 #pragma once
 
 #include "http/signed_url.h"
@@ -27,6 +27,12 @@ enum proxy_role { PROXY_ROLE_EDGE, PROXY_ROLE_SHIELD };
 #define PROXY_UPSTREAMS_MAX 64
 #define PROXY_TRUSTED_MAX   256
 #define PROXY_HOSTS_MAX     1024
+
+/* Of one listener: a few names in RSA and ECDSA. They are looked through for each full handshake. */
+#define PROXY_CERTIFICATES_MAX 64
+
+/* What a listener with TLS does that says nothing of http2. */
+#define PROXY_HTTP2_WITH_TLS false
 
 struct proxy_address {
     struct str text; /* "127.0.0.1:8080", "[::1]:8080" */
@@ -55,9 +61,11 @@ struct proxy_admin {
 /* An upstream of an edge or an origin of a shield. */
 struct proxy_upstream {
     struct str url;           /* as configured, for logs and metrics */
-    enum url_scheme scheme;   /* URL_HTTP, or URL_FILE of a shield; https is refused for now */
-    struct str host;          /* name or address, lower case, without brackets; http only */
-    uint16_t port;            /* http only */
+    enum url_scheme scheme;   /* URL_HTTP, URL_HTTPS, or URL_FILE of a shield */
+    struct str host;          /* name or address, lower case, without brackets; not of file */
+    uint16_t port;            /* not of file */
+    struct tls_client *tls;   /* https only */
+    struct str tls_name;      /* what its certificate must be for, and SNI: `host`, or `tls.name` */
     struct str path;          /* http: put before the path asked for, "" or "/prefix"; file: the folder */
     struct str host_field;    /* the Host to send: `host`, or the URL's authority; never the client's, since
                                * all Hosts share one cache */
@@ -147,7 +155,8 @@ struct proxy_conf {
     unsigned upstreams_n;
 
     struct proxy_signing signing; /* edge */
-    struct str peers_token;       /* shield: what its edges send; empty: loopback only */
+    struct str peers_token; /* shield: what its edges send; empty: loopback, or client certificates, only */
+    struct str peers_client_ca; /* shield: file of the authorities of client certificates; empty: none */
     struct proxy_rate_limit rate_limit;
     struct rules rules;
 

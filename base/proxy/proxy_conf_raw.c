@@ -23,8 +23,22 @@
 static const cyaml_schema_value_t text_entry = {
     CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, TEXT_BYTES_MAX)};
 
+static const cyaml_schema_field_t tls_certificate_fields[] = {
+    TEXT("certificate", struct raw_tls_certificate, certificate),
+    TEXT("key", struct raw_tls_certificate, key), CYAML_FIELD_END};
+
+static const cyaml_schema_value_t tls_certificate_entry = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct raw_tls_certificate, tls_certificate_fields)};
+
+static const cyaml_schema_field_t listen_tls_fields[] = {
+    TEXT_OPT("certificate", struct raw_listen_tls, certificate), TEXT_OPT("key", struct raw_listen_tls, key),
+    LIST_OPT("certificates", struct raw_listen_tls, certificates, &tls_certificate_entry,
+             PROXY_CERTIFICATES_MAX),
+    CYAML_FIELD_END};
+
 static const cyaml_schema_field_t listen_fields[] = {
-    TEXT("address", struct raw_listen, address), LOOKED_AT("tls"),
+    TEXT("address", struct raw_listen, address), MAP_OPT("tls", struct raw_listen, tls, listen_tls_fields),
+    BOOL_OPT("http2", struct raw_listen, http2),
     LIST_OPT("proxy_protocol", struct raw_listen, proxy_protocol, &text_entry, PROXY_TRUSTED_MAX),
     CYAML_FIELD_END};
 
@@ -40,7 +54,15 @@ static const cyaml_schema_field_t memory_fields[] = {
     WORD_OPT("size", __typeof__(*((struct raw_conf *)0)->memory), size), CYAML_FIELD_END};
 
 static const cyaml_schema_field_t peers_fields[] = {
-    TEXT_OPT("token", __typeof__(*((struct raw_conf *)0)->peers), token), LOOKED_AT("client_ca"),
+    TEXT_OPT("token", __typeof__(*((struct raw_conf *)0)->peers), token),
+    TEXT_OPT("client_ca", __typeof__(*((struct raw_conf *)0)->peers), client_ca), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t upstream_tls_fields[] = {
+    TEXT_OPT("ca", struct raw_upstream_tls, ca),
+    BOOL_OPT("verify", struct raw_upstream_tls, verify),
+    TEXT_OPT("certificate", struct raw_upstream_tls, certificate),
+    TEXT_OPT("key", struct raw_upstream_tls, key),
+    TEXT_OPT("name", struct raw_upstream_tls, name),
     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t upstream_fields[] = {
@@ -50,7 +72,7 @@ static const cyaml_schema_field_t upstream_fields[] = {
     BOOL_OPT("backup", struct raw_upstream, backup),
     WORD_OPT("max_connections", struct raw_upstream, max_connections),
     TEXT_OPT("peer_token", struct raw_upstream, peer_token),
-    LOOKED_AT("tls"),
+    MAP_OPT("tls", struct raw_upstream, tls, upstream_tls_fields),
     CYAML_FIELD_END};
 
 static const cyaml_schema_value_t upstream_entry = {
@@ -65,7 +87,7 @@ static const cyaml_schema_field_t origin_fields[] = {
     LOOKED_AT("endpoint"),
     LOOKED_AT("region"),
     LOOKED_AT("credentials"),
-    LOOKED_AT("tls"),
+    MAP_OPT("tls", struct raw_upstream, tls, upstream_tls_fields),
     CYAML_FIELD_END};
 
 static const cyaml_schema_value_t origin_entry = {

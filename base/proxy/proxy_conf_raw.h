@@ -4,8 +4,20 @@
 
 #include "proxy/proxy_conf.h"
 
+struct raw_tls_certificate {
+    char *certificate, *key;
+};
+
+struct raw_listen_tls {
+    char *certificate, *key;
+    struct raw_tls_certificate *certificates;
+    unsigned certificates_count;
+};
+
 struct raw_listen {
     char *address;
+    struct raw_listen_tls *tls;
+    bool *http2;
     char **proxy_protocol;
     unsigned proxy_protocol_count;
 };
@@ -16,7 +28,13 @@ struct raw_admin {
     unsigned hosts_count;
 };
 
+struct raw_upstream_tls {
+    char *ca, *certificate, *key, *name;
+    bool *verify;
+};
+
 struct raw_upstream {
+    struct raw_upstream_tls *tls;
     char *match, *url, *host, *weight, *max_connections, *peer_token;
     bool *backup;
 };
@@ -71,7 +89,7 @@ struct raw_conf {
     struct raw_upstream *upstreams;
     struct raw_signing *signing;
     struct {
-        char *token;
+        char *token, *client_ca;
     } * peers;
     struct raw_rate_limit *rate_limit;
     struct raw_rule *rules;
@@ -96,6 +114,11 @@ struct loader {
 /* Each converts one part; errors stay in the conf. */
 void load_rules(struct loader *l);
 void load_upstreams(struct loader *l);
+
+/* TLS of the listeners, once it is known who may connect, and of one upstream. */
+void load_listen_tls(struct loader *l);
+void load_upstream_tls(struct loader *l, const char *path, const struct raw_upstream_tls *raw,
+                       struct proxy_upstream *out);
 
 /* A path of the file's, taken from its folder when it is relative; kept in the arena. */
 struct str load_path(struct loader *l, const char *path);

@@ -67,7 +67,7 @@ static void load_http(struct loader *l, const struct place *place, const struct 
     char authority[300];
     struct buf b = buf_of(authority, sizeof(authority));
     buf_printf(&b, url->host_is_ipv6 ? "[%s]" : "%s", u->host.p);
-    if (u->port != 80)
+    if (u->port != (u->scheme == URL_HTTPS ? 443 : 80))
         buf_printf(&b, ":%u", u->port);
     if (b.overflow)
         conf_fail(l->conf, PLACE_PATH(place, "url"), "has a host name that is too long");
@@ -78,8 +78,7 @@ static void load_url(struct loader *l, const struct place *place, struct proxy_u
 {
     bool shield = l->out->role == PROXY_ROLE_SHIELD;
     struct url url;
-    if (str_starts(u->url, STR("https:")) || str_starts(u->url, STR("s3:")) ||
-        str_starts(u->url, STR("gs:"))) {
+    if (str_starts(u->url, STR("s3:")) || str_starts(u->url, STR("gs:"))) {
         conf_fail(l->conf, PLACE_PATH(place, "url"),
                   "\"%.80s\": " STR_FMT " is not available in this version", u->url.p,
                   (int)(strchr(u->url.p, ':') - u->url.p), u->url.p);
@@ -109,6 +108,10 @@ static void load_upstream(struct loader *l, const struct place *place, const str
     u->weight = (unsigned)conf_number(l->conf, PLACE_PATH(place, "weight"), raw->weight, 1, 1, WEIGHT_MAX);
     u->connections_max = (unsigned)conf_number(l->conf, PLACE_PATH(place, "max_connections"),
                                                raw->max_connections, CONNECTIONS_DEFAULT, 1, CONNECTIONS_MAX);
+    if (u->scheme == URL_HTTPS && conf_status(l->conf) == 0)
+        load_upstream_tls(l, PLACE_PATH(place, "tls"), raw->tls, u);
+    else if (raw->tls != NULL && u->scheme != URL_HTTPS)
+        conf_fail(l->conf, PLACE_PATH(place, "tls"), "is for https:// only");
     if (raw->peer_token != NULL)
         u->peer_token = load_token(l, PLACE_PATH(place, "peer_token"), raw->peer_token);
     if (raw->host != NULL && u->scheme == URL_FILE)
@@ -124,7 +127,7 @@ static void load_upstream(struct loader *l, const struct place *place, const str
 /* Keys of the contract that belong to what is not built yet. */
 static void refuse_unbuilt(struct loader *l, const struct place *place)
 {
-    static const char *const keys[] = {"tls", "endpoint", "region", "credentials"};
+    static const char *const keys[] = {"endpoint", "region", "credentials"};
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         struct conf_path path = conf_path_of("%s[%u].%s", place->list, place->index, keys[i]);
         if (conf_has(l->conf, path.text))
@@ -137,6 +140,8 @@ void load_upstreams(struct loader *l)
     struct place place = {.list = l->out->role == PROXY_ROLE_SHIELD ? "origins" : "upstreams"};
     struct proxy_upstream *items = arena_new(l->a, struct proxy_upstream, l->raw->upstreams_count);
     bool all_backup = true;
+    l->out->upstreams = items;
+    l->out->upstreams_n = l->raw->upstreams_count;
     for (unsigned i = 0; i < l->raw->upstreams_count && conf_status(l->conf) == 0; i++) {
         place.index = i;
         load_upstream(l, &place, &l->raw->upstreams[i], &items[i]);
@@ -145,6 +150,4 @@ void load_upstreams(struct loader *l)
     }
     if (all_backup)
         conf_fail(l->conf, place.list, "all of them are backups, at least one may not be");
-    l->out->upstreams = items;
-    l->out->upstreams_n = l->raw->upstreams_count;
 }

@@ -78,6 +78,7 @@ struct proxy {
     struct flight_table *flights;
     struct rate_limits *rate_limits;
     struct access_log *access_log;
+    struct tls_tickets *tickets; /* keys of TLS sessions, over all reloads */
     struct listener_inheritance *inherited;
     struct site *site;     /* the control thread's reference */
     char instance[17];     /* of this process, for CDN-Loop: 16 hex digits */

@@ -356,6 +356,7 @@ static void run(enum proxy_role role, const char *head, const struct refusal *ca
 #define EDGE_HEAD   "listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"http://a\"}]\n"
 #define SHIELD_HEAD "listen: [{address: \"127.0.0.1:80\"}]\norigins: [{url: \"http://a\"}]\n"
 #define UNBUILT     "is not available in this version"
+#define TLS_FORMS   "expected `certificate` and `key`, or a list of both as `certificates`"
 
 static void test_not_available(void **state)
 {
@@ -370,7 +371,7 @@ static void test_not_available(void **state)
          "x.yaml:3: peers: is for a shield; an edge gives `peer_token` to an upstream"},
     };
     static const struct refusal shield[] = {
-        {"peers: {client_ca: ca.pem}", "x.yaml:3: peers.client_ca: " UNBUILT "; use `token`"},
+        {"peers: {}", "x.yaml:3: peers: needs a `token` or a `client_ca`"},
         {"upstreams: []", "x.yaml:3: upstreams: is for an edge; a shield has `origins`"},
         {"pacing: {cmcd_rtp: true}", "x.yaml:3: pacing: is for an edge; a shield answers no players"},
         {"signing: {keys: keys.yaml}", "x.yaml:3: signing: is for an edge; a shield checks no signatures"},
@@ -382,17 +383,29 @@ static void test_not_available(void **state)
     static const struct refusal listen[] = {
         {"listen: [{address: \"127.0.0.1:80\", tls: {certificate: c, key: k}}]\nupstreams: [{url: "
          "\"http://a\"}]",
-         "x.yaml:1: listen[0].tls: " UNBUILT},
-        {"listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"https://a\"}]",
-         "x.yaml:2: upstreams[0].url: \"https://a\": https " UNBUILT},
+         "x.yaml:1: listen[0].tls: c: No such file or directory"},
+        {"listen: [{address: \"127.0.0.1:80\", tls: {certificate: c}}]\nupstreams: [{url: \"http://a\"}]",
+         "x.yaml:1: listen[0].tls: " TLS_FORMS},
+        {"listen: [{address: \"127.0.0.1:80\", tls: {key: k, certificates: [{certificate: c, key: k}]}}]\n"
+         "upstreams: [{url: \"http://a\"}]",
+         "x.yaml:1: listen[0].tls: " TLS_FORMS},
+        {"listen: [{address: \"127.0.0.1:80\", tls: {}}]\nupstreams: [{url: \"http://a\"}]",
+         "x.yaml:1: listen[0].tls: " TLS_FORMS},
         {"listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"http://a\", tls: {certificate: c}}]",
-         "x.yaml:2: upstreams[0].tls: " UNBUILT},
+         "x.yaml:2: upstreams[0].tls: is for https:// only"},
+        {"listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"https://a\", tls: {certificate: c}}]",
+         "x.yaml:2: upstreams[0].tls: `certificate` and `key` go together"},
+        {"listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"https://a\", tls: {ca: none.pem}}]",
+         "x.yaml:2: upstreams[0].tls: none.pem: No such file or directory"},
+        {"listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"https://a\", tls: {ca: c, verify: "
+         "false}}]",
+         "x.yaml:2: upstreams[0].tls: `ca` means nothing with `verify: false`"},
+        {"listen: [{address: \"127.0.0.1:80\"}]\nupstreams: [{url: \"https://a\", tls: {name: \"a:1\"}}]",
+         "x.yaml:2: upstreams[0].tls: `name`: expected a host name or an address, got \"a:1\""},
     };
     static const struct refusal origins[] = {
         {"origins: [{url: \"s3://bucket/a\", region: auto}]",
          "x.yaml:2: origins[0].url: \"s3://bucket/a\": s3 " UNBUILT},
-        {"origins: [{url: \"https://o.example\"}]",
-         "x.yaml:2: origins[0].url: \"https://o.example\": https " UNBUILT},
         {"origins: [{url: \"http://o.example\", credentials: s3.yaml}]",
          "x.yaml:2: origins[0].credentials: " UNBUILT},
     };

@@ -1,6 +1,7 @@
 #include "proxy/conn.h"
 
 #include "net/proxy_protocol.h"
+#include "proxy/http2_conn.h"
 #include "proxy/rate_limit.h"
 #include "proxy/request.h"
 #include "util/log.h"
@@ -12,7 +13,7 @@
 #define LINGER_BYTES_MAX (256u * 1024u)
 #define AHEAD_BUFFERS    2u
 
-enum { STEP_PROXY, STEP_HANDSHAKE, STEP_HEAD, STEP_REQUEST, STEP_LINGER, STEP_CLOSE };
+enum { STEP_PROXY, STEP_HANDSHAKE, STEP_HEAD, STEP_REQUEST, STEP_HTTP2, STEP_LINGER, STEP_CLOSE };
 
 static const struct flow_type conn_type;
 static const struct carrier_ops http1_ops;
@@ -84,6 +85,7 @@ void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen)
         return;
     }
     *c = (struct conn){.magic = CONN_MAGIC, .worker = w, .close_after = w->draining};
+    c->http2_offered = listen->http2 && listen->tls == NULL;
     c->carrier = (struct carrier){.ops = &http1_ops, .conn = c};
     flow_init(&c->flow, &conn_type, STEP_HEAD);
     if (io_peer_address(w->io, fd, &peer) == 0)
@@ -105,6 +107,10 @@ void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen)
 void conn_drain(struct conn *c, bool hurry)
 {
     c->close_after = true;
+    if (c->http2 != NULL) {
+        http2_conn_drain(c, hurry);
+        return;
+    }
     if (hurry && c->request != NULL)
         request_abort(c->request);
     if (c->request == NULL && c->head == NULL && (c->flow.step == STEP_HEAD || c->flow.step == STEP_PROXY))
@@ -380,6 +386,28 @@ static enum flow_result step_proxy(struct flow *flow)
     return result;
 }
 
+static enum flow_result start_http2(struct conn *c)
+{
+    if (http2_conn_start(c, str_of(c->head, c->head_n)) != 0)
+        return go(c, STEP_CLOSE);
+    forget_head(c);
+    return go(c, STEP_HTTP2);
+}
+
+/* No HTTP/1.1 head begins as HTTP/2's preface does (RFC 9113, 3.4); four bytes tell. */
+static bool begins_http2(struct conn *c)
+{
+    struct str run = stream_peek(c->worker->io, &c->stream), preface = STR(HTTP2_PREFACE);
+    size_t n;
+
+    if (!c->http2_offered || c->requests_n > 0 || c->head_n >= preface.n ||
+        memcmp(c->head_n > 0 ? c->head : "", preface.p, c->head_n) != 0)
+        return false;
+    preface = str_skip(preface, c->head_n);
+    n = run.n < preface.n ? run.n : preface.n;
+    return n > 0 && memcmp(run.p, preface.p, n) == 0 && c->head_n + n >= 4;
+}
+
 static enum flow_result step_handshake(struct flow *flow)
 {
     struct conn *c = conn_of(flow);
@@ -390,7 +418,7 @@ static enum flow_result step_handshake(struct flow *flow)
     if (result != 0)
         return go(c, STEP_CLOSE);
     await_first_head(c);
-    return go(c, STEP_HEAD);
+    return str_eq(stream_alpn(&c->stream), STR("h2")) ? start_http2(c) : go(c, STEP_HEAD);
 }
 
 static enum flow_result step_head(struct flow *flow)
@@ -400,8 +428,11 @@ static enum flow_result step_head(struct flow *flow)
     struct http1_request parsed;
     const char *head;
     size_t consume;
-    int n = next_head(c, &parsed, &head, &consume);
+    int n;
 
+    if (begins_http2(c))
+        return start_http2(c);
+    n = next_head(c, &parsed, &head, &consume);
     if (n < 0)
         return refuse(c, http1_error_status(n), http1_error_reason(n));
     if (n == 0) {
@@ -469,6 +500,22 @@ static enum flow_result step_request(struct flow *flow)
     return go(c, STEP_HEAD);
 }
 
+static enum flow_result step_http2(struct flow *flow)
+{
+    struct conn *c = conn_of(flow);
+
+    switch (http2_conn_step(c)) {
+    case HTTP2_CONN_WAIT:
+        return FLOW_WAIT;
+    case HTTP2_CONN_LINGER:
+        c->head_timing = false;
+        return go(c, STEP_LINGER);
+    case HTTP2_CONN_CLOSE:
+        break;
+    }
+    return go(c, STEP_CLOSE);
+}
+
 /* Only once nothing of an answer is on its way, and only if none was cut short. */
 static void end_sending(struct conn *c)
 {
@@ -517,7 +564,7 @@ static void conn_done(struct flow *flow)
     struct conn *c = CONTAINER_OF(flow, struct conn, flow);
     struct worker *w = c->worker;
 
-    CHECK(c->request == NULL);
+    CHECK(c->request == NULL && c->http2 == NULL);
     io_close(w->io, stream_fd(&c->stream));
     free(c->head);
     if (c->tls_next != NULL)
@@ -531,10 +578,11 @@ static void conn_done(struct flow *flow)
 
 static const flow_step conn_steps[] = {
     [STEP_PROXY] = step_proxy,     [STEP_HANDSHAKE] = step_handshake, [STEP_HEAD] = step_head,
-    [STEP_REQUEST] = step_request, [STEP_LINGER] = step_linger,       [STEP_CLOSE] = step_close};
+    [STEP_REQUEST] = step_request, [STEP_HTTP2] = step_http2,         [STEP_LINGER] = step_linger,
+    [STEP_CLOSE] = step_close};
 static const char *const conn_step_names[] = {
-    [STEP_PROXY] = "proxy",     [STEP_HANDSHAKE] = "handshake", [STEP_HEAD] = "head",
-    [STEP_REQUEST] = "request", [STEP_LINGER] = "linger",       [STEP_CLOSE] = "close"};
+    [STEP_PROXY] = "proxy", [STEP_HANDSHAKE] = "handshake", [STEP_HEAD] = "head",  [STEP_REQUEST] = "request",
+    [STEP_HTTP2] = "http2", [STEP_LINGER] = "linger",       [STEP_CLOSE] = "close"};
 static const struct flow_type conn_type = {
     .name = "connection",
     .steps = conn_steps,

@@ -10,6 +10,7 @@
 #include "proxy/worker.h"
 
 struct request;
+struct http2_conn;
 
 #define CONN_MAGIC 0x436f6e6eu
 
@@ -20,8 +21,9 @@ struct conn {
     struct carrier carrier; /* of HTTP/1.1 */
     struct stream stream;
     struct timer timer;
-    struct request *request; /* under way, or NULL */
-    char *head;              /* a head that came in parts; NULL: none */
+    struct request *request;  /* under way, or NULL */
+    struct http2_conn *http2; /* NULL: it speaks HTTP/1.1 */
+    char *head;               /* a head that came in parts; NULL: none */
     uint32_t head_n;
     uint32_t requests_n;
     size_t head_scanned;
@@ -34,6 +36,7 @@ struct conn {
     bool discarding;             /* lingering: what comes is not read */
     bool head_timing;            /* the timer runs for a head, not for idleness */
     bool cut;                    /* an answer was not sent whole: no close_notify may make it look so */
+    bool http2_offered;          /* without TLS: its preface may come first */
     bool ended;                  /* the end of what we send has been said */
 };
 

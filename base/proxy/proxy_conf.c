@@ -104,6 +104,7 @@ static void load_listen(struct loader *l)
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
+        items[i].http2 = l->raw->listen[i].http2 != NULL && *l->raw->listen[i].http2;
         items[i].proxy_protocol =
             load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
                         l->raw->listen[i].proxy_protocol_count);

@@ -1,6 +1,7 @@
 /* What a worker counts. Written by the worker alone, summed by the control thread (util/stats.h). */
 #pragma once
 
+#include "http/http2.h"
 #include "net/resolve.h"
 #include "net/tls.h"
 #include "node/access_log.h"
@@ -34,6 +35,9 @@ enum stat_proxy_header {
 
 struct proxy_stats {
     struct tls_stats tls;
+    struct http2_stats http2;
+    uint64_t http2_connections;
+    uint64_t http2_connections_open, http2_requests; /* gauges; requests under way */
     uint64_t requests[STAT_CLASSES][ACCESS_CACHE_VALUES];
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];

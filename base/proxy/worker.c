@@ -3,6 +3,7 @@
 #include "http/url.h"
 #include "proxy/conn.h"
 #include "proxy/fill.h"
+#include "proxy/http2_conn.h"
 #include "proxy/request.h"
 #include "proxy/upstream.h"
 #include "util/log.h"
@@ -226,7 +227,11 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
     list_init(&w->fill_list);
     list_init(&w->yielding);
     pool_init(&w->conns, "connections", sizeof(struct conn), w->connections_max, CONNS_KEEP);
-    pool_init(&w->requests, "requests", sizeof(struct request), w->connections_max, REQUESTS_KEEP);
+    pool_init(&w->http2_streams, "http2 streams", http2_conn_stream_bytes,
+              (size_t)w->connections_max * HTTP2_STREAMS_PER_CONNECTION, REQUESTS_KEEP);
+    pool_init(&w->http2_slabs, "http2 slabs", HTTP2_SLAB_BYTES, HTTP2_SLABS_MAX, HTTP2_SLABS_KEEP);
+    pool_init(&w->requests, "requests", sizeof(struct request),
+              w->connections_max + w->http2_streams.in_use_max, REQUESTS_KEEP);
     pool_init(&w->fills, "fills", sizeof(struct fill), FILLS_MAX, FILLS_KEEP);
     w->acceptors = calloc(conf->listen_n, sizeof w->acceptors[0]);
     w->acceptors_n = conf->listen_n;
@@ -253,6 +258,8 @@ void worker_destroy(struct worker **wp)
     (void)mailbox_deliver(&w->mailbox, w); /* what was posted after its end: only freed */
     pool_destroy(&w->conns);
     pool_destroy(&w->requests);
+    pool_destroy(&w->http2_streams);
+    pool_destroy(&w->http2_slabs);
     pool_destroy(&w->fills);
     mailbox_close(&w->mailbox);
     free(w->acceptors);

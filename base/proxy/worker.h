@@ -53,6 +53,7 @@ struct worker {
     struct mailbox mailbox;
 
     struct pool conns, requests, fills;
+    struct pool http2_streams, http2_slabs;
     struct list conn_list;    /* struct conn */
     struct list fill_list;    /* struct fill */
     unsigned connections_max; /* this worker's share */

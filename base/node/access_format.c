@@ -269,6 +269,8 @@ static void format_json(struct buf *b, const struct access_record *r)
     add_ip(b, &r->client);
     buf_add_char(b, '"');
     json_u64(b, KEY("client_port"), address_port(&r->client));
+    if (r->country[0] != '\0')
+        json_str(b, KEY("country"), str_of(r->country, sizeof r->country));
     json_str(b, KEY("method"), r->method);
     json_str(b, KEY("host"), r->host);
     json_str(b, KEY("target"), r->target);

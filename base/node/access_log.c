@@ -35,6 +35,7 @@ struct packed {       /* what stands in the ring, the strings' bytes behind it, 
     uint64_t unix_ns, ttfb_ns, total_ns, body_bytes, sent_bytes, upstream_ns;
     uint16_t status, upstream_status, worker;
     uint8_t cache, http_version, aborted, cut;
+    char country[2];
 };
 
 struct access_ring {
@@ -143,7 +144,8 @@ void access_log_add(struct access_ring *ring, const struct access_record *r)
                          .cache = r->cache,
                          .http_version = r->http_version,
                          .aborted = r->aborted,
-                         .cut = cut};
+                         .cut = cut,
+                         .country = {r->country[0], r->country[1]}};
     memcpy(p->lengths, lengths, sizeof lengths);
     to += sizeof *p;
     for (unsigned i = 0; i < STRINGS_N; i++) {
@@ -186,6 +188,7 @@ static void unpack(const struct packed *p, struct access_record *r)
                                 .http_version = p->http_version,
                                 .aborted = p->aborted,
                                 .cut = p->cut,
+                                .country = {p->country[0], p->country[1]},
                                 .target = strings[0],
                                 .method = strings[1],
                                 .host = strings[2],

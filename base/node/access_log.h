@@ -43,6 +43,7 @@ struct access_record {
     uint8_t cache;        /* enum access_cache */
     uint8_t http_version; /* 10, 11, 20 */
     bool aborted;         /* the client went, or was cut off, before the end */
+    char country[2];      /* of the client; NULs: not known */
     bool cut;             /* a string was longer than what a record holds; set by access_log_add */
     struct str method;
     struct str target; /* as sent */

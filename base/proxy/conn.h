@@ -30,6 +30,8 @@ struct conn {
     struct list node;      /* in worker->conn_list */
     struct address peer;   /* the client's; that of who connected, unless a PROXY header names another */
     uint32_t address_slot; /* of rate_limit_enter */
+    uint32_t geo_serial;   /* of the database that has told the peer's country; 0: none has been asked */
+    char country[2];       /* NULs: it did not know */
     struct tls_server *tls_next; /* counted; once the PROXY header is there. NULL: none, or begun */
     uint64_t pace_bytes_per_s;   /* as set; 0: none */
     bool close_after;            /* the request that is under way is the last */

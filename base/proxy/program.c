@@ -30,6 +30,7 @@ struct life {
     struct admin *admin;
     struct metrics *metrics;
     struct control *control;
+    struct territory_watch watch;
     pthread_t threads[PROXY_WORKERS_MAX];
     _Atomic unsigned ready_n, failed_n, over_n;
     const void *stats[PROXY_WORKERS_MAX];
@@ -162,6 +163,15 @@ static void warn_of_what_stays(const struct proxy_conf *old, const struct proxy_
         log_warn("access_log changed; that needs a restart, and the old log stays");
 }
 
+/* Takes what the configuration was loaded with, or what has taken its place since. */
+static void post_territory(struct life *life, struct territory *territory)
+{
+    for (unsigned i = 0; i < life->proxy.workers_n; i++)
+        worker_post_territory(life->proxy.workers[i], territory);
+    territory_unref(&life->proxy.territory);
+    life->proxy.territory = territory;
+}
+
 /* A session that began under one snapshot is resumed under the next, and by any worker. */
 static void share_tickets(struct proxy *proxy, const struct proxy_conf *conf)
 {
@@ -195,6 +205,7 @@ static int reload(void *context)
         admin_options_of(life, site->conf, &address, &options);
         (void)admin_reconfigure(life->admin, &options);
     }
+    post_territory(life, TAKE(&site->conf->territory)); /* first: the new rules may ask for countries */
     for (unsigned i = 0; i < life->proxy.workers_n; i++)
         worker_post_site(life->proxy.workers[i], site);
     site_unref(&life->proxy.site);
@@ -222,8 +233,12 @@ static bool is_drained(void *context)
 static void tick(void *context, uint64_t now_ns)
 {
     struct life *life = context;
+    struct territory *replaced =
+        territory_look(&life->watch, life->proxy.territory, life->proxy.site->conf->territory_paths);
 
     (void)now_ns;
+    if (replaced != NULL)
+        post_territory(life, replaced);
     tls_tickets_tick(life->proxy.tickets, clock_unix_s());
     if (atomic_load(&life->failed_n) > 0 && control_state(life->control) != CONTROL_DRAINING)
         control_drain(life->control);
@@ -268,6 +283,13 @@ static void cache_metrics(struct metrics_writer *w, void *context)
     metrics_u64(w, NULL, f.readers);
     metrics_family(w, "flight_joins_total", METRIC_COUNTER, "Requests that joined a fill under way.");
     metrics_u64(w, NULL, f.joined_total);
+}
+
+static void place_metrics(struct metrics_writer *w, void *context)
+{
+    const struct life *life = context;
+
+    territory_metrics(w, life->proxy.territory, &life->watch);
 }
 
 static void tls_metrics(struct metrics_writer *w, void *context)
@@ -440,6 +462,7 @@ static int create_metrics(struct life *life)
     metrics_add_table(life->metrics, proxy_stats_table, proxy_stats_table_n, life->stats,
                       life->proxy.workers_n);
     metrics_add_source(life->metrics, cache_metrics, life);
+    metrics_add_source(life->metrics, place_metrics, life);
     metrics_add_source(life->metrics, tls_metrics, life);
     if (life->proxy.access_log != NULL)
         metrics_add_source(life->metrics, access_log_metrics, life->proxy.access_log);
@@ -523,6 +546,7 @@ static void end(struct life *life)
     memory_free(&proxy->memory);
     rate_limits_destroy(&proxy->rate_limits);
     site_unref(&proxy->site);
+    territory_unref(&proxy->territory);
 }
 
 static int live(struct life *life)
@@ -572,6 +596,7 @@ int program_run(const struct program *program, int argc, char **argv)
     control_block_signals();
     life.program = program;
     life.config_path = options.config_path;
+    life.proxy.territory = TAKE(&conf->territory);
     life.proxy.site = site_create(&conf);
     if (life.proxy.site == NULL)
         return 1;

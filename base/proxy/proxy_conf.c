@@ -342,6 +342,26 @@ static void load_access_log(struct loader *l)
     l->out->access_log_format = raw->format;
 }
 
+/* Before the rules, which ask whether there is `geo`. */
+static void load_territory_paths(struct loader *l)
+{
+    if (l->raw->geo != NULL)
+        l->out->territory_paths[TERRITORY_GEO] = load_path(l, l->raw->geo->database).p;
+    if (l->raw->rights != NULL)
+        l->out->territory_paths[TERRITORY_RIGHTS] = load_path(l, l->raw->rights).p;
+}
+
+/* Last of all: a million lines are not read for a file that is wrong elsewhere. */
+static void load_territory(struct loader *l)
+{
+    static const char *const keys[] = {[TERRITORY_GEO] = "geo.database", [TERRITORY_RIGHTS] = "rights"};
+    char error[TERRITORY_ERROR_BYTES];
+    enum territory_part part;
+    if (conf_status(l->conf) == 0 &&
+        territory_load(l->out->territory_paths, &l->out->territory, &part, error) != 0)
+        conf_fail(l->conf, keys[part], "%s", error);
+}
+
 /* ---- The whole ---- */
 
 /* Keys of the contract that no one may believe to work here. */
@@ -352,7 +372,6 @@ static void refuse(struct loader *l)
         const char *why;
     } refused[] = {
         {"stores", "is not available in this version, which caches in memory only; leave it out"},
-        {"geo", "is not available in this version; leave it out"},
     };
     static const struct {
         const char *path;
@@ -388,6 +407,7 @@ static void load_parts(struct loader *l)
     load_signing(l);
     load_rate_limit(l);
     load_peers(l);
+    load_territory_paths(l);
     load_listen_tls(l);
     load_rules(l);
     load_access_log(l);
@@ -395,6 +415,7 @@ static void load_parts(struct loader *l)
     load_pacing(l);
     load_timeouts(l);
     load_limits(l);
+    load_territory(l);
 }
 
 static int load(struct conf *conf, struct proxy_conf *out)
@@ -451,6 +472,7 @@ void proxy_conf_free(struct proxy_conf **pconf)
     if (conf == NULL)
         return;
     CHECK_MAGIC(conf, PROXY_CONF_MAGIC);
+    territory_unref(&conf->territory);
     for (unsigned i = 0; i < conf->listen_n; i++)
         if (conf->listen[i].tls != NULL) {
             struct tls_server *tls = conf->listen[i].tls;

@@ -5,14 +5,15 @@
  * Every struct str here is followed by a NUL. Relative paths were taken from the folder of the file. A
  * snapshot is shared by all threads read-only; who loaded it frees it once no thread uses it.
  *
- * Keys of the contract whose function is not built yet (s3:// URLs, stores, geo,
- * markets) are known and refused with an error that says so. */
+ * Keys of the contract whose function is not built yet (s3:// URLs, stores) are known and refused with an
+ * error that says so. */
 #pragma once
 
 #include "http/signed_url.h"
 #include "http/url.h"
 #include "net/tls.h"
 #include "proxy/rules.h"
+#include "proxy/territory.h"
 #include "util/arena.h"
 #include "util/conf.h"
 #include "util/ip.h"
@@ -163,6 +164,9 @@ struct proxy_conf {
     bool access_log;
     struct str access_log_path; /* "-": standard output */
     enum proxy_log_format access_log_format;
+
+    const char *territory_paths[TERRITORY_PARTS]; /* `geo` and `rights`; NULL: not given */
+    struct territory *territory; /* as loaded with this; who loaded the snapshot may take it away */
 
     const struct ip_block *trusted_proxies; /* only they may set X-Forwarded-For */
     unsigned trusted_proxies_n;

@@ -53,6 +53,9 @@ static const cyaml_schema_field_t admin_fields[] = {
 static const cyaml_schema_field_t memory_fields[] = {
     WORD_OPT("size", __typeof__(*((struct raw_conf *)0)->memory), size), CYAML_FIELD_END};
 
+static const cyaml_schema_field_t geo_fields[] = {TEXT("database", struct raw_geo, database),
+                                                  CYAML_FIELD_END};
+
 static const cyaml_schema_field_t peers_fields[] = {
     TEXT_OPT("token", __typeof__(*((struct raw_conf *)0)->peers), token),
     TEXT_OPT("client_ca", __typeof__(*((struct raw_conf *)0)->peers), client_ca), CYAML_FIELD_END};
@@ -179,7 +182,8 @@ static const cyaml_schema_field_t limits_fields[] = {
         MAP_OPT("admin", struct raw_conf, admin, admin_fields),                                              \
         LIST_OPT("hosts", struct raw_conf, hosts, &text_entry, PROXY_HOSTS_MAX),                             \
         WORD_OPT("workers", struct raw_conf, workers),                                                       \
-        MAP_OPT("memory", struct raw_conf, memory, memory_fields), LOOKED_AT("stores"), LOOKED_AT("geo"),    \
+        MAP_OPT("memory", struct raw_conf, memory, memory_fields), LOOKED_AT("stores"),                      \
+        MAP_OPT("geo", struct raw_conf, geo, geo_fields), TEXT_OPT("rights", struct raw_conf, rights),       \
         LIST_OPT("rules", struct raw_conf, rules, &rule_entry, RULES_MAX),                                   \
         MAP_OPT("access_log", struct raw_conf, access_log, access_log_fields),                               \
         LIST_OPT("trusted_proxies", struct raw_conf, trusted_proxies, &text_entry, PROXY_TRUSTED_MAX),       \

@@ -56,6 +56,10 @@ struct raw_rule {
     unsigned keep_query_count;
 };
 
+struct raw_geo {
+    char *database;
+};
+
 struct raw_access_log {
     char *path;
     enum proxy_log_format format;
@@ -79,7 +83,8 @@ struct raw_limits {
 };
 
 struct raw_conf {
-    char *name, *workers;
+    char *name, *workers, *rights;
+    struct raw_geo *geo;
     struct raw_listen *listen;
     struct raw_admin *admin;
     char **hosts;

@@ -8,6 +8,7 @@
 #define TTL_S_MAX         (10 * YEAR_S)
 #define NEGATIVE_TTL_S    5 /* stops a stampede on a dead object, and a new object is seen soon */
 #define METHODS_BYTES_MAX 96
+#define MARKETS_BYTES_MAX 4096 /* all there are, twice */
 #define METHODS_KNOWN     "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 /* "rules[3].ttl" */
@@ -149,6 +150,36 @@ static void load_methods(struct loader *l, struct rule *r)
     r->allow = arena_str(l->a, buf_str(&b));
 }
 
+/* "SE,NO" or "-US,CA", or a list of those that are allowed. The text of a list is put together and judged as one. */
+static void load_markets(struct loader *l, struct rule *r)
+{
+    struct conf_path path = conf_path_of("rules[%u].markets", r->index);
+    if (!conf_has(l->conf, path.text))
+        return;
+
+    char joined[MARKETS_BYTES_MAX];
+    struct buf b = buf_of(joined, sizeof(joined));
+    const char *word = conf_scalar_at(l->conf, path.text);
+    int n = conf_list_count(l->conf, path.text);
+    bool minus = false; /* it would count for all that follows: no list says that */
+    for (int i = 0; i < n; i++) {
+        const char *item = conf_scalar_at(l->conf, CONF_PATH("%s[%d]", path.text, i));
+        minus = minus || item == NULL || item[0] == '-';
+        buf_printf(&b, "%s%s", i > 0 ? "," : "", item != NULL ? item : "");
+    }
+    if (word != NULL)
+        buf_add_str(&b, str_z(word));
+
+    struct markets *markets = arena_new(l->a, struct markets, 1);
+    if (minus || b.overflow || markets_parse(buf_str(&b), markets) < 0) {
+        conf_fail(l->conf, path.text, "expected " MARKETS_EXPECTED ", or a list such as [SE, NO]");
+        return;
+    }
+    if (l->out->territory_paths[TERRITORY_GEO] == NULL)
+        conf_fail(l->conf, path.text, "needs `geo: {database: FILE}` to tell countries by");
+    r->markets = markets;
+}
+
 static void load_rule(struct loader *l, const struct raw_rule *raw, struct rule *r)
 {
     const char *why;
@@ -159,8 +190,7 @@ static void load_rule(struct loader *l, const struct raw_rule *raw, struct rule 
     load_methods(l, r);
     if (raw->track != NULL && track_compile(str_z(raw->track), l->a, &r->track, &why) < 0)
         conf_fail(l->conf, RULE_PATH(r, "track"), "\"%.80s\": %s", raw->track, why);
-    if (conf_has(l->conf, RULE_PATH(r, "markets")))
-        conf_fail(l->conf, RULE_PATH(r, "markets"), "is not available in this version");
+    load_markets(l, r);
 }
 
 void load_rules(struct loader *l)

@@ -59,6 +59,7 @@ static struct request *request_new(struct carrier *c)
     r->magic = REQUEST_MAGIC;
     r->worker = w;
     r->carrier = c;
+    r->client = c->conn->peer;
     r->site = worker_site_ref(w->site);
     r->begun_ns = worker_now_ns(w);
     r->yielding.flow = &r->flow;
@@ -707,7 +708,8 @@ static void write_log(struct request *r, uint64_t now_ns)
         .total_ns = now_ns - r->begun_ns,
         .body_bytes = r->body_sent_bytes,
         .sent_bytes = r->sent_bytes,
-        .client = r->carrier->conn->peer,
+        .client = r->client,
+        .country = {r->country[0], r->country[1]},
         .status = r->status,
         .upstream_status = r->upstream_status,
         .worker = w->index,

@@ -62,7 +62,9 @@ struct request {
     struct str query; /* kept; in `text` */
     struct str host;  /* without its port, as the client wrote it */
     struct cache_key key;
-    char *text; /* canonical path, kept query and key; `text_inline` when they fit */
+    char *text;            /* canonical path, kept query and key; `text_inline` when they fit */
+    struct address client; /* who has connected, or whom a trusted proxy names; then without a port */
+    char country[2];       /* of the client; NULs: not known, or there is no geo */
     uint64_t rate_bytes_per_s;
     struct str uid, kid; /* in uid_kid, cut to fit */
     bool paced_by_cmcd;  /* the rate is the player's own */
@@ -157,6 +159,11 @@ int request_key(const struct rule *rule, struct str path, struct str query, stru
 /* request_admit.c: from the head to key and rule. 0, or the status to refuse with (r->reason and *detail
  * set). */
 unsigned request_admit(struct request *r, const char **detail);
+
+/* request_territory.c: sets r->country, where there is geo. */
+void request_find_country(struct request *r);
+/* What the rule and the rights file say of the country. 0, or 403 (r->reason and *detail set). */
+unsigned request_check_territory(struct request *r, const char **detail);
 
 /* request_answer.c: heads and plans. Each renders into r->rendered and r->out. */
 void answer_view_of_object(const struct object *o, struct answer_view *v);

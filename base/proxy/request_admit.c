@@ -1,4 +1,4 @@
-/* From a head to what is asked for: path, rule, method, loop, signature, rate, cache key. The order is the
+/* From a head to what is asked for: path, rule, method, loop, signature, markets, rate, cache key. The order is the
  * contract's (interfaces.md, "Signed URLs"); the first check that fails answers. */
 #include "http/cmcd.h"
 #include "proxy/conn.h"
@@ -38,7 +38,7 @@ static struct address client_of(const struct request *r)
         if (n == ARRAY_LEN(said))
             memmove(said, said + 1, --n * sizeof said[0]);
         if (address_parse(member, 1, &said[n]) == 0)
-            n++;
+            address_set_port(&said[n++], 0); /* few say it, and nobody asks */
         else
             n = 0; /* what stands before a member that is no address is not to be believed */
     }
@@ -79,9 +79,8 @@ static unsigned check_signature(struct request *r, struct str *uid, const char *
     };
     struct worker *w = r->worker;
     const struct proxy_signing *signing = &r->site->site->conf->signing;
-    struct address client_address = client_of(r);
-    struct ip address = address_ip(&client_address);
-    struct signed_url_client client = {.address = &address};
+    struct ip address = address_ip(&r->client);
+    struct signed_url_client client = {.address = &address, .country = str_of(r->country, sizeof r->country)};
     struct signed_url_claims claims;
     enum signed_url_result result;
 
@@ -97,6 +96,8 @@ static unsigned check_signature(struct request *r, struct str *uid, const char *
             counts[result] == STAT_SIGNATURE_OK ? STAT_SIGNATURE_WRONG : counts[result];
 
         stat_inc(&w->stats.signatures[count]);
+        if (result == SIGNED_URL_GEO)
+            stat_inc(&w->stats.geo_blocked[STAT_GEO_URL]);
         r->reason = signed_url_reason(result).p;
         *detail = result == SIGNED_URL_EXPIRED   ? "the link has expired"
                   : result == SIGNED_URL_ADDRESS ? "the link is for another address"
@@ -122,7 +123,7 @@ static unsigned check_rate(struct request *r, struct str uid, const char **detai
 
     if (limit->per_uid.interval_ns == 0 && limit->per_address.interval_ns == 0)
         return 0;
-    r->retry_after_s = rate_limit_request(r->worker, limit, uid, client_of(r));
+    r->retry_after_s = rate_limit_request(r->worker, limit, uid, r->client);
     if (r->retry_after_s == 0)
         return 0;
     r->reason = "rate";
@@ -270,7 +271,11 @@ unsigned request_admit(struct request *r, const char **detail)
         *detail = "this shield answers only its edges";
         return 403;
     }
+    r->client = client_of(r);
+    request_find_country(r);
     status = check_signature(r, &uid, detail);
+    if (status == 0)
+        status = request_check_territory(r, detail);
     if (status == 0)
         status = check_rate(r, uid, detail);
     if (status != 0)

@@ -13,6 +13,7 @@
 // by '*'.
 #pragma once
 
+#include "http/markets.h"
 #include "util/arena.h"
 #include "util/str.h"
 
@@ -103,6 +104,7 @@ struct rule {
     unsigned keep_query_n;
 
     unsigned methods;                   /* enum rule_method */
+    const struct markets *markets;      /* where it may be heard, or NULL: anywhere */
     struct str allow;                   /* for the Allow field: "GET, HEAD" */
     const struct track_template *track; /* or NULL */
 };

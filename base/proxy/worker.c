@@ -219,6 +219,8 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
     w->magic = WORKER_MAGIC;
     w->index = (uint16_t)index;
     w->proxy = proxy;
+    if (proxy->territory != NULL)
+        w->territory = territory_ref(proxy->territory);
     w->connections_max = conf->limits.connections_max / proxy->workers_n;
     if (w->connections_max == 0)
         w->connections_max = 1;
@@ -245,6 +247,7 @@ int worker_create(struct worker **out, struct proxy *proxy, unsigned index)
     *out = w;
     return 0;
 fail:
+    territory_unref(&w->territory);
     free(w->acceptors);
     free(w);
     return error;
@@ -262,6 +265,7 @@ void worker_destroy(struct worker **wp)
     pool_destroy(&w->http2_slabs);
     pool_destroy(&w->fills);
     mailbox_close(&w->mailbox);
+    territory_unref(&w->territory);
     free(w->acceptors);
     free(w);
 }
@@ -386,6 +390,33 @@ void worker_post_site(struct worker *w, struct site *site)
     }
     atomic_fetch_add(&site->refs, 1);
     *m = (struct site_mail){.mail.receive = site_received, .site = site};
+    mailbox_post(&w->mailbox, &m->mail);
+}
+
+struct territory_mail {
+    struct mail mail;
+    struct territory *territory;
+};
+
+static void territory_received(struct mail *mail, void *context)
+{
+    struct territory_mail *m = CONTAINER_OF(mail, struct territory_mail, mail);
+    struct worker *w = context;
+
+    territory_unref(&w->territory);
+    w->territory = TAKE(&m->territory);
+    free(m);
+}
+
+void worker_post_territory(struct worker *w, struct territory *territory)
+{
+    struct territory_mail *m = calloc(1, sizeof *m);
+
+    if (m == NULL) {
+        log_error("no memory to tell worker %u of the new country database or rights", w->index);
+        return;
+    }
+    *m = (struct territory_mail){.mail.receive = territory_received, .territory = territory_ref(territory)};
     mailbox_post(&w->mailbox, &m->mail);
 }
 

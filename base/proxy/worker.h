@@ -47,6 +47,7 @@ struct worker {
     struct proxy *proxy;
     struct io *io;
     struct worker_site *site;
+    struct territory *territory; /* NULL: neither geo nor rights */
     struct resolver *resolver;
     struct tls_local *tls;           /* buffers and handshakes of its TLS connections */
     struct access_ring *access_ring; /* NULL: no access log */
@@ -81,9 +82,10 @@ struct proxy {
     struct access_log *access_log;
     struct tls_tickets *tickets; /* keys of TLS sessions, over all reloads */
     struct listener_inheritance *inherited;
-    struct site *site;     /* the control thread's reference */
-    char instance[17];     /* of this process, for CDN-Loop: 16 hex digits */
-    _Atomic bool draining; /* for /.segue/health */
+    struct site *site;           /* the control thread's reference */
+    struct territory *territory; /* likewise; NULL: neither geo nor rights */
+    char instance[17];           /* of this process, for CDN-Loop: 16 hex digits */
+    _Atomic bool draining;       /* for /.segue/health */
     unsigned workers_n;
     struct worker *workers[PROXY_WORKERS_MAX];
 };
@@ -121,7 +123,8 @@ bool worker_stop(struct worker *w);
 
 /* --- for other threads, by mail --- */
 
-void worker_post_site(struct worker *w, struct site *site); /* takes a reference of its own */
+void worker_post_site(struct worker *w, struct site *site);                /* takes a reference of its own */
+void worker_post_territory(struct worker *w, struct territory *territory); /* likewise */
 void worker_post_drain(struct worker *w, bool hurry);
 
 /* --- for the modules of a request --- */

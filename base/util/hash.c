@@ -31,3 +31,8 @@ struct hash128 hash_of(struct str bytes)
     XXH128_hash_t h = XXH3_128bits_withSecret(bytes.p, bytes.n, secret, sizeof secret);
     return (struct hash128){h.low64, h.high64};
 }
+
+uint64_t hash_chain(uint64_t before, struct str bytes)
+{
+    return XXH3_64bits_withSeed(bytes.p, bytes.n, before);
+}

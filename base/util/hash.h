@@ -18,3 +18,7 @@ static inline bool hash_eq(struct hash128 a, struct hash128 b)
 {
     return a.low == b.low && a.high == b.high;
 }
+
+/* XXH3-64 that goes on from another hash (or any seed): for tables whose keys are the operator's own, not a peer's. The
+ * same in every process. */
+uint64_t hash_chain(uint64_t before, struct str bytes);

@@ -188,6 +188,7 @@ static void json_is_one_object_a_line(void **state)
     assert_true(json_real_value(json_object_get(o, "ttfb")) == 0.000123);
     assert_true(json_real_value(json_object_get(o, "duration")) == 2.0);
     assert_null(json_object_get(o, "reason")); /* what is empty is left out */
+    assert_null(json_object_get(o, "country"));
     assert_null(json_object_get(o, "upstream"));
     assert_null(json_object_get(o, "aborted"));
     json_decref(o);
@@ -196,11 +197,13 @@ static void json_is_one_object_a_line(void **state)
     r.upstream_status = 200;
     r.upstream_ns = 1500000;
     r.aborted = r.cut = true;
+    memcpy(r.country, "SE", 2);
     out.n = 0;
     access_log_format(&out, ACCESS_LOG_JSON, &r);
     o = json_loadb(out.p, out.n, JSON_REJECT_DUPLICATES, &error);
     assert_non_null(o);
     assert_string_member(o, "upstream", "http://o.example/?sig=-");
+    assert_string_member(o, "country", "SE");
     assert_true(json_is_true(json_object_get(o, "aborted")) && json_is_true(json_object_get(o, "cut")));
     assert_true(json_real_value(json_object_get(o, "upstream_ttfb")) == 0.0015);
     json_decref(o);

@@ -364,8 +364,6 @@ static void test_not_available(void **state)
     static const struct refusal edge[] = {
         {"stores: [{path: /x, size: 1GiB, class: nvme}]",
          "x.yaml:3: stores: " UNBUILT ", which caches in memory only; leave it out"},
-        {"geo: {database: country.mmdb}", "x.yaml:3: geo: " UNBUILT "; leave it out"},
-        {"rules: [{match: /a, markets: SE}]", "x.yaml:3: rules[0].markets: " UNBUILT},
         {"origins: []", "x.yaml:3: origins: is for a shield; an edge has `upstreams`"},
         {"peers: {token: token}",
          "x.yaml:3: peers: is for a shield; an edge gives `peer_token` to an upstream"},

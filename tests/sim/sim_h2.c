@@ -14,6 +14,7 @@ struct stream {
     struct sim_reply r;
     struct sim_bytes head, body;
     char *method, *target, *authority, *fields;
+    char length[24];
     struct sim_h2_request request; /* its strings are those above */
     int32_t id;                    /* 0: not asked yet */
     uint64_t body_sent;
@@ -114,6 +115,8 @@ static size_t request_fields(const struct sim_h2 *c, const struct stream *s, ngh
         to[n++] = field(p, (size_t)(colon - p), colon + 2, (size_t)(end - colon - 2));
         p = end + 2;
     }
+    if (s->request.has_length && n < FIELDS_MAX)
+        to[n++] = field("content-length", 14, s->length, strlen(s->length));
     return n;
 }
 
@@ -473,6 +476,18 @@ static char *copy(const char *s, const char *otherwise)
     return p;
 }
 
+static void lower_names(char *p)
+{
+    while (*p != '\0') {
+        for (; *p != ':' && *p != '\0'; p++)
+            if (*p >= 'A' && *p <= 'Z')
+                *p = (char)(*p - 'A' + 'a');
+        p = strstr(p, "\r\n");
+        CHECK(p != NULL);
+        p += 2;
+    }
+}
+
 size_t sim_h2_ask(struct sim_h2 *c, const struct sim_h2_request *request)
 {
     struct stream *s = calloc(1, sizeof *s);
@@ -488,6 +503,8 @@ size_t sim_h2_ask(struct sim_h2 *c, const struct sim_h2_request *request)
     s->target = copy(request->target, "/");
     s->authority = copy(request->authority, "localhost");
     s->fields = copy(request->fields, "");
+    lower_names(s->fields);
+    snprintf(s->length, sizeof s->length, "%llu", (unsigned long long)request->body_bytes);
     s->ask = (struct sim_event){.call = submit, .context = s};
     s->reset = (struct sim_event){.call = on_reset_event, .context = s};
     c->streams[c->asked_n++] = s;
@@ -520,8 +537,13 @@ void sim_h2_prioritize(struct sim_h2 *c, size_t i, const char *priority)
 
 void sim_h2_open_windows(struct sim_h2 *c)
 {
+    static const nghttp2_settings_entry wide = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 1048576};
+
+    if (c->gone)
+        return;
     c->options.never_opens = false;
     c->options.hold_ns = (struct sim_range){0, 0};
+    CHECK(nghttp2_submit_settings(c->session, NGHTTP2_FLAG_NONE, &wide, 1) == 0);
     give_back(c);
 }
 

@@ -28,9 +28,10 @@ struct sim_h2_request {
     const char *method; /* NULL: GET */
     const char *target;
     const char *authority;   /* NULL: localhost */
-    const char *fields;      /* whole lines with CRLF, names in lower case; NULL: none */
+    const char *fields;      /* whole lines with CRLF; names go in lower case. NULL: none */
     uint64_t body_id;        /* with body_bytes: */
     uint64_t body_bytes;     /* of that body are sent; 0: no body */
+    bool has_length;         /* content-length says how many */
     uint64_t body_stops_at;  /* what comes after so many bytes is never sent; 0: all is */
     uint64_t after_ns;       /* is sent so long from now */
     uint64_t reset_after_ns; /* is cancelled so long after it was sent; 0: never */
@@ -47,7 +48,8 @@ size_t sim_h2_get(struct sim_h2 *c, const char *target, const char *fields);
 void sim_h2_reset(struct sim_h2 *c, size_t i); /* RST_STREAM with CANCEL, unless it has ended */
 /* The frame PRIORITY_UPDATE (RFC 9218): "u=1, i". */
 void sim_h2_prioritize(struct sim_h2 *c, size_t i, const char *priority);
-void sim_h2_open_windows(struct sim_h2 *c); /* gives back all that was held, and no longer holds it */
+/* Gives back all that was held, holds nothing from here on, and makes streams' windows wide (SETTINGS). */
+void sim_h2_open_windows(struct sim_h2 *c);
 void sim_h2_ping(struct sim_h2 *c);
 void sim_h2_bye(struct sim_h2 *c); /* GOAWAY, and the end once the streams under way have ended */
 

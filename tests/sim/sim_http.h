@@ -107,6 +107,7 @@ struct sim_answer {
 
 struct sim_origin_request {
     struct str method, target, head;
+    struct str body;         /* without chunk framing */
     uint64_t nth;            /* of this path, from 0 */
     uint64_t nth_connection; /* requests on this connection before it */
 };

@@ -54,6 +54,8 @@ struct sim_faults {
     unsigned open_error_ppm;      /* files: -EIO; */
     unsigned read_error_ppm;      /* -EIO; */
     unsigned short_read_ppm;
+    uint64_t
+        break_at_try; /* the n-th try of a connect, accept, send or receive finds its connection broken */
 };
 
 /* How often it has happened: a test that is to go through a fault shows here that it did. */
@@ -62,6 +64,7 @@ struct sim_counts {
     uint64_t resets; /* of reset_ppm */
     uint64_t stalls, refused, lost, accept_errors, socket_errors, spurious_wakes, late_cancels;
     uint64_t file_faults;
+    uint64_t tries; /* of operations on connections: what break_at_try counts */
 };
 
 struct sim_options {
@@ -193,6 +196,7 @@ void sim_conn_write_rate(struct sim_conn *c, uint64_t bytes_per_s);
 bool sim_conn_is_open(const struct sim_conn *c);     /* connected, and not closed by us or reset */
 bool sim_conn_is_finished(const struct sim_conn *c); /* was closed or reset by us, or is gone */
 uint64_t sim_conn_read_total(const struct sim_conn *c);
+uint64_t sim_conn_sent_total(const struct sim_conn *c);
 uint64_t sim_conn_id(const struct sim_conn *c); /* 1, 2, ... in the order of their creation */
 struct sim_world *sim_conn_world(struct sim_conn *c);
 

@@ -19,6 +19,7 @@ struct stream {
     int32_t id;                    /* 0: not asked yet */
     uint64_t body_sent;
     size_t held; /* received, and not given back to the stream's window */
+    int status;  /* of the head that is coming */
     bool final;  /* the final head is complete */
     bool we_reset, closed;
     struct sim_event ask, reset;
@@ -198,7 +199,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         s->r.first_byte_ns = s->r.first_byte_ns != 0 ? s->r.first_byte_ns : sim_now_ns(c->w);
     if (name_n == 7 && memcmp(name, ":status", 7) == 0) {
         for (size_t i = 0; i < value_n; i++)
-            s->r.status = s->r.status * 10 + value[i] - '0';
+            s->status = s->status * 10 + value[i] - '0';
         sim_bytes_add(&s->head, "HTTP/2 ", 7);
     } else {
         sim_bytes_add(&s->head, name, name_n);
@@ -215,13 +216,14 @@ static void head_complete(struct stream *s)
 
     if (s->final)
         return; /* trailers */
-    if (s->r.status < 200) {
+    if (s->status < 200) {
         s->r.interim_n++;
-        s->r.status = 0;
+        s->status = 0;
         sim_bytes_drop(&s->head, s->head.n);
         return;
     }
     s->final = true;
+    s->r.status = s->status;
     sim_bytes_add(&s->head, "\r\n", 2);
     head = str_of(sim_bytes_at(&s->head, 0), s->head.n);
     length = sim_head_field(head, "content-length");
@@ -577,7 +579,7 @@ const struct sim_reply *sim_h2_reply(const struct sim_h2 *c, size_t i)
     struct stream *s = c->streams[i];
 
     CHECK(i < c->asked_n);
-    s->r.head = str_of(s->head.p != NULL ? sim_bytes_at(&s->head, 0) : "", s->head.n);
+    s->r.head = s->final ? str_of(sim_bytes_at(&s->head, 0), s->head.n) : STR("");
     s->r.body = str_of(s->body.p != NULL ? sim_bytes_at(&s->body, 0) : "", s->body.n);
     return &s->r;
 }

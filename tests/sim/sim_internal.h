@@ -181,6 +181,7 @@ struct sim_op {
     size_t n, sent;
     bool last_part; /* a send that will be short */
     bool lost;      /* a connect that nobody answers */
+    bool breaks;    /* by break_at_try: a connect is refused, an accept finds no descriptor */
     void *to;
     uint64_t offset;
     unsigned events;
@@ -293,7 +294,8 @@ int sim_conn_take_error(struct sim_conn *c);      /* -errno once, then 0 */
 void sim_conn_shut(struct sim_conn *c);
 void sim_conn_do_close(struct sim_conn *c);
 void sim_conn_do_reset(struct sim_conn *c);
-void sim_conn_kick(struct sim_conn *c); /* something has changed for its owner */
+void sim_conn_break(struct sim_conn *c); /* both ends see a reset */
+void sim_conn_kick(struct sim_conn *c);  /* something has changed for its owner */
 uint64_t sim_rate_ns(uint64_t bytes, uint64_t bytes_per_s);
 
 /* Of scripted peers (sim_peer.c). */

@@ -408,6 +408,11 @@ uint64_t sim_conn_read_total(const struct sim_conn *c)
     return c->in.read_total;
 }
 
+uint64_t sim_conn_sent_total(const struct sim_conn *c)
+{
+    return c->sent_total;
+}
+
 uint64_t sim_conn_id(const struct sim_conn *c)
 {
     return c->id;

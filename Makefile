@@ -101,13 +101,14 @@ $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(LIBBASE)
 	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(LIBBASE) $(LDLIBS)
 
 # The load programs and measurements of the bench; what is measured is always the release variant.
-BENCH_SRC  = $(sort $(filter-out bench/client.c,$(wildcard bench/*.c)))
+BENCH_OWN  = $(sort $(wildcard bench/client*.c))
+BENCH_SRC  = $(filter-out $(BENCH_OWN),$(sort $(wildcard bench/*.c)))
 TRACE_SRC  = $(sort $(wildcard bench/trace/*.c))
 BENCH_BIN  = $(patsubst bench/%.c,build/bench/%,$(BENCH_SRC)) $(if $(TRACE_SRC),build/bench/trace)
 
 bench-programs: $(BENCH_BIN)
 
-build/bench/%: $(O)/bench/%.o $(O)/bench/client.o $(LIBBASE)
+build/bench/%: $(O)/bench/%.o $(call objects,$(BENCH_OWN)) $(LIBBASE)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -o $@ $(filter %.o,$^) $(LIBBASE) $(LDLIBS)
 

@@ -12,7 +12,10 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
+
+#define ANSWERS_WITHIN_S 10
 
 void client_fail(const char *format, ...)
 {
@@ -61,29 +64,53 @@ struct targets client_read_targets(const char *path)
     return targets;
 }
 
-int client_connect(uint16_t port)
+int client_connect_from(uint32_t from, uint16_t port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)))
-        client_fail("connect to port %u: %s", port, strerror(errno));
+    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(from)};
     struct linger reset = {.l_onoff = 1};
+    struct timeval patience = {.tv_sec = ANSWERS_WITHIN_S};
     int on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        client_fail("socket: %s", strerror(errno));
     if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)))
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) ||
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on)))
         client_fail("setsockopt: %s", strerror(errno));
+    if (from && bind(fd, (struct sockaddr *)&source, sizeof(source)))
+        client_fail("bind: %s", strerror(errno));
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+int client_connect(uint16_t port)
+{
+    int fd = client_connect_from(0, port);
+    if (fd < 0)
+        client_fail("connect to port %u: %s", port, strerror(errno));
     return fd;
+}
+
+size_t client_write_get(char *into, struct str target)
+{
+    int n = snprintf(into, HEAD_MAX, "GET " STR_FMT " HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", STR_ARG(target));
+    if (n < 0 || (size_t)n >= HEAD_MAX)
+        client_fail("a target of %zu bytes", target.n);
+    return (size_t)n;
 }
 
 void client_send_get(int fd, struct str target)
 {
     char request[HEAD_MAX];
-    int n = snprintf(request, sizeof(request), "GET " STR_FMT " HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-                     STR_ARG(target));
-    if (n < 0 || (size_t)n >= sizeof(request))
-        client_fail("a target of %zu bytes", target.n);
-    if (send(fd, request, (size_t)n, MSG_NOSIGNAL) != n)
+    size_t n = client_write_get(request, target);
+    if (send(fd, request, n, MSG_NOSIGNAL) != (ssize_t)n)
         client_fail("send: %s", strerror(errno));
 }
 

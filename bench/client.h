@@ -28,6 +28,12 @@ struct targets client_read_targets(const char *path);
 /* A connection to 127.0.0.1 that closes by reset, so that no port lingers in TIME_WAIT. */
 int client_connect(uint16_t port);
 
+/* The same from an address of this host (host order; 0: any), so that a server takes it for another client.
+ * -1 with errno. */
+int client_connect_from(uint32_t from, uint16_t port);
+
+/* At most HEAD_MAX bytes. */
+size_t client_write_get(char *into, struct str target);
 void client_send_get(int fd, struct str target);
 
 struct answer {

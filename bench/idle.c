@@ -1,24 +1,23 @@
-/* idle PORT CONNECTIONS TARGETS: opens the connections, asks once on each and reads the answer, then holds
- * them open. Prints "ready" when all are, and ends when its standard input does. */
-#include "client.h"
+/* idle PORT CONNECTIONS TARGETS plain|tls|h2: opens the connections, asks once on each and reads the answer,
+ * then holds them open. Prints "ready" when all are, and ends when its standard input does. */
+#include "client_h2.h"
 
-#include "util/clock.h"
+#include "util/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-static void ask(int fd, struct str target)
+static void ask(struct link *link, struct str target)
 {
     char chunk[65536];
     char head[HEAD_MAX + 1];
     size_t n = 0;
-    uint64_t seen = 0;
     struct answer answer;
-    client_send_get(fd, target);
+    size_t bytes = client_write_get(chunk, target);
+    link_write_all(link, chunk, bytes);
     for (int complete = 0; !complete;) {
-        ssize_t got = recv(fd, head + n, HEAD_MAX - n, 0);
+        ssize_t got = link_read(link, head + n, HEAD_MAX - n);
         if (got <= 0)
             client_fail("connection closed before a head");
         n += (size_t)got;
@@ -27,8 +26,8 @@ static void ask(int fd, struct str target)
         if (complete < 0 || (complete && answer.status != 200))
             client_fail("not an answer to hold a connection with: %.60s", head);
     }
-    for (seen = n - answer.head_bytes; seen < answer.body_bytes;) {
-        ssize_t got = recv(fd, chunk, sizeof(chunk), 0);
+    for (uint64_t seen = n - answer.head_bytes; seen < answer.body_bytes;) {
+        ssize_t got = link_read(link, chunk, sizeof(chunk));
         if (got <= 0)
             client_fail("connection closed within a body");
         seen += (uint64_t)got;
@@ -37,15 +36,29 @@ static void ask(int fd, struct str target)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4)
-        client_fail("usage: idle PORT CONNECTIONS TARGETS");
+    if (argc != 5)
+        client_fail("usage: idle PORT CONNECTIONS TARGETS plain|tls|h2");
     uint16_t port = (uint16_t)atoi(argv[1]);
     size_t count = (size_t)atol(argv[2]);
     struct targets targets = client_read_targets(argv[3]);
+    bool h2 = strcmp(argv[4], "h2") == 0;
+    const char *protocol = h2 ? "h2" : "http/1.1";
+    SSL_CTX *context = strcmp(argv[4], "plain") == 0 ? NULL : client_tls_context(protocol);
     if (count > CLIENTS_MAX)
         client_fail("at most %u connections", CLIENTS_MAX);
-    for (size_t i = 0; i < count; i++)
-        ask(client_connect(port), targets.lines[i % targets.count]);
+    struct link *links = calloc(count + 1, sizeof(*links));
+    CHECK(links);
+    for (size_t i = 0; i < count; i++) {
+        if (!link_open(&links[i], context, protocol, 0, port))
+            client_fail("connection %zu was not accepted", i);
+        if (h2)
+            h2_begin(&links[i]);
+        struct str target = targets.lines[i % targets.count];
+        if (h2)
+            h2_ask(&links[i], 1, target);
+        else
+            ask(&links[i], target);
+    }
     printf("ready\n");
     fflush(stdout);
     char c;
@@ -53,5 +66,7 @@ int main(int argc, char **argv)
         ;
     free(targets.lines);
     free(targets.text);
+    free(links);
+    SSL_CTX_free(context);
     return 0;
 }

@@ -48,17 +48,14 @@ def core_busy_us(core):
 
 
 class Process:
-    """A program and its descendants."""
+    """A program and its descendants. `before` is the command that starts it, to have the core before others."""
 
-    def __init__(self, argv, core, log, nice=0):
+    def __init__(self, argv, core, log, before=()):
         self.log = pathlib.Path(log)
         self.name = pathlib.Path(argv[0]).name
         with open(self.log, "wb") as out:
-            command = pinned(core, argv)
-            if nice:
-                command = ["nice", "-n", str(nice), *command]
-            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                          start_new_session=True)
+            self.popen = subprocess.Popen([*before, *pinned(core, argv)], stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=out, start_new_session=True)
 
     def pids(self):
         """The root and all below it; the tree is read anew since some servers fork late."""
@@ -144,7 +141,8 @@ def describe():
             return ""
     cpu = [line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
            if line.startswith("model name")]
-    packages = output("dpkg-query", "-W", "nginx-light", "varnish", "h2o", "trafficserver", "wrk")
+    packages = output("dpkg-query", "-W", "nginx-light", "varnish", "h2o", "trafficserver", "wrk",
+                      "nghttp2-client", "libssl3")
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "commit": output("git", "-C", pathlib.Path(__file__).parent, "describe", "--always", "--dirty"),

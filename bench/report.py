@@ -2,14 +2,22 @@
 
 import statistics
 
+from workload import ATTACKS
+
 REFERENCE = "nginx"
 OURS = "segue"
 SCENARIOS = {"hot": "one hot object", "set": "working set of 4,096"}
+PROTOCOLS = {"http/1.1": "", "tls": ", TLS 1.3", "h2": ", HTTP/2 over TLS"}
 
 # kib: (must, goal), as a share of nginx's CPU a request in the same run
 HOT_GOALS = {4: (0.80, 0.60), 32: (0.85, 0.70), 400: (0.50, 0.36)}
 SET_GOALS = {4: (1.00, 0.80), 32: (1.00, 0.80), 400: (1.00, 0.50)}
+TLS_GOALS = {32: (0.75, 0.62), 400: (0.90, 0.72)}
+H2_GOALS = {32: (0.70, 0.70)}
+HANDSHAKE_GOALS = (1.00, 1.00)      # CPU each, as a share of nginx's
 IDLE_BYTES_GOALS = (1024, 256)
+IDLE_OF_NGINX_GOALS = (1.00, 1.00)  # over TLS, and with HTTP/2
+ATTACK_GOAL = 2.0                   # p99 under attack, as a multiple of the quiet one
 OBJECT_BYTES_GOALS = (160, 96)
 STORM_WITHIN_MS = 20
 TRACE_GOALS = (1.00, 0.90)
@@ -26,15 +34,19 @@ def table(rows, headings):
 
 def summarise(rounds):
     """The median of each figure over the rounds."""
-    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    return {name: statistics.median(one[name] for one in rounds) for name, value in rounds[0].items()
+            if isinstance(value, (int, float))}
 
 
-def share(results, server, kib, scenario):
-    """CPU a request as a share of nginx's: the medians of rounds that took turns. None if either is missing."""
-    def cpu(name):
-        return next((r["median"]["cpu_us"] for r in results["requests"]
-                     if (r["server"], r["kib"], r["objects"]) == (name, kib, scenario)), None)
-    ours, reference = cpu(server), cpu(REFERENCE)
+def median(rows, name, **which):
+    """One figure of the row that is described so; None if there is no such row."""
+    return next((row["median"][name] for row in rows or []
+                 if all(row[key] == value for key, value in which.items())), None)
+
+
+def of_nginx(rows, server, **which):
+    """CPU of one server as a share of nginx's: the medians of rounds that took turns. None if either is missing."""
+    ours, reference = (median(rows, "cpu_us", server=name, **which) for name in (server, REFERENCE))
     return ours / reference if ours and reference else None
 
 
@@ -42,25 +54,73 @@ def number(value, format_):
     return "-" if value is None else format(value, format_)
 
 
+def milliseconds(us):
+    return "-" if us is None else f"{us / 1000:.2f}"
+
+
 def requests_table(results):
     rows = []
     for r in results["requests"]:
         m, rounds = r["median"], [one["cpu_us"] for one in r["rounds"]]
-        rows.append([f"{r['kib']} KiB, {SCENARIOS[r['objects']]}", r["server"], f"{m['cpu_us']:.1f}",
-                     f"{min(rounds):.1f}-{max(rounds):.1f}",
-                     number(share(results, r["server"], r["kib"], r["objects"]), ".2f"),
-                     f"{m['requests_per_s']:,.0f}", f"{m['p50_us'] / 1000:.2f}", f"{m['p99_us'] / 1000:.2f}",
+        share = of_nginx(results["requests"], r["server"], protocol=r["protocol"], kib=r["kib"], objects=r["objects"])
+        rows.append([f"{r['kib']} KiB, {SCENARIOS[r['objects']]}{PROTOCOLS[r['protocol']]}", r["server"],
+                     f"{m['cpu_us']:.1f}", f"{min(rounds):.1f}-{max(rounds):.1f}", number(share, ".2f"),
+                     f"{m['requests_per_s']:,.0f}", *(milliseconds(m.get(key)) for key in ("p50_us", "p99_us")),
                      f"{m['core_share']:.2f}",
                      f"{m['others_share']:.2f}", f"{r['memory_bytes'] / (1 << 20):,.0f}"])
     return table(rows, ["objects", "server", "CPU us/req", "range", "of nginx", "req/s", "p50 ms", "p99 ms", "core",
                         "others", "MiB"])
 
 
+def handshakes_table(results):
+    rows = []
+    for r in results["handshakes"]:
+        m, rounds = r["median"], [one["cpu_us"] for one in r["rounds"]]
+        rows.append([r["kind"], r["server"], f"{m['cpu_us']:.1f}", f"{min(rounds):.1f}-{max(rounds):.1f}",
+                     number(of_nginx(results["handshakes"], r["server"], kind=r["kind"]), ".2f"),
+                     f"{1e6 / m['cpu_us']:,.0f}", f"{m['per_s']:,.0f}", f"{m['core_share']:.2f}",
+                     f"{m['others_share']:.2f}"])
+    return table(rows, ["handshakes", "server", "CPU us each", "range", "of nginx", "a core/s", "seen/s", "core",
+                        "others"])
+
+
 def idle_table(results):
-    rows = [[f"{r['connections']:,} connections", name, f"{r['bytes_per_connection']:,.0f}",
+    rows = [[f"{r['connections']:,} connections, {kind}", name, f"{r['bytes_per_connection']:,.0f}",
+             number(idle_of_nginx(results, kind, name), ".2f"),
              f"{r['before_bytes'] / (1 << 20):,.1f}", f"{r['with_bytes'] / (1 << 20):,.1f}"]
-            for name, r in results["idle"].items()]
-    return table(rows, ["idle", "server", "bytes each", "MiB before", "MiB with"])
+            for kind, servers in results["idle"].items() for name, r in servers.items()]
+    return table(rows, ["idle", "server", "bytes each", "of nginx", "MiB before", "MiB with"])
+
+
+def idle_bytes(results, kind, server):
+    found = results.get("idle", {}).get(kind, {}).get(server)
+    return found and found["bytes_per_connection"]
+
+
+def idle_of_nginx(results, kind, server):
+    ours, reference = (idle_bytes(results, kind, name) for name in (server, REFERENCE))
+    return ours / reference if ours and reference else None
+
+
+def of_quiet(results, server, attack):
+    """p99 of the well-behaved client under attack, as a multiple of its p99 in quiet."""
+    found, quiet = (median(results.get("attacks"), "p99_us", server=server, attack=kind) for kind in (attack, None))
+    return found / quiet if found and quiet else None
+
+
+def attacks_table(results):
+    rows = []
+    for r in results["attacks"]:
+        m, rounds = r["median"], [one["p99_us"] for one in r["rounds"]]
+        right = sum(one["right"] for one in r["rounds"]) / sum(one["asked"] for one in r["rounds"])
+        rows.append([r["attack"] or "in quiet", r["server"], milliseconds(m["p50_us"]), milliseconds(m["p99_us"]),
+                     f"{min(rounds) / 1000:.2f}-{max(rounds) / 1000:.2f}",
+                     number(of_quiet(results, r["server"], r["attack"]), ".2f"), milliseconds(m["max_us"]),
+                     milliseconds(m["own_p99_us"]), f"{100 * right:.1f}",
+                     f"{m['attack_per_s']:,.0f}" if "attack_per_s" in m else "-",
+                     f"{m['core_share']:.2f}", f"{m['others_share']:.2f}"])
+    return table(rows, ["under attack", "server", "p50 ms", "p99 ms", "range", "of quiet", "max ms", "own p99",
+                        "right %", "attack/s", "core", "others"])
 
 
 def storm_table(results):
@@ -79,20 +139,33 @@ def goals(results):
     found = []
 
     def add(name, must, goal, ours, format_=".2f", must_text=None, strict=False):
-        ok = None if ours is None else ours < must if strict else ours <= must
-        found.append({"name": name, "must": must_text or format(must, format_), "goal": format(goal, format_),
+        """Without a must, a miss fails nothing, but stands there."""
+        ok = None if ours is None or must is None else ours < must if strict else ours <= must
+        found.append({"name": name, "must": must_text or number(must, format_), "goal": format(goal, format_),
                       "ours": number(ours, format_), "must_reached": ok,
                       "goal_reached": None if ours is None else ours <= goal})
 
     for scenario, wanted in (("hot", HOT_GOALS), ("set", SET_GOALS)):
         for kib, (must, goal) in wanted.items():
             add(f"CPU as a share of nginx, {kib} KiB, {SCENARIOS[scenario]}", must, goal,
-                share(results, OURS, kib, scenario), strict=must == 1,
+                of_nginx(results["requests"], OURS, protocol="http/1.1", kib=kib, objects=scenario), strict=must == 1,
                 must_text="below 1" if must == 1 else None)
-    idle = results.get("idle", {}).get(OURS)
-    add("bytes an idle connection", *IDLE_BYTES_GOALS, idle and idle["bytes_per_connection"], ",.0f")
+    for protocol, wanted in (("tls", TLS_GOALS), ("h2", H2_GOALS)):
+        for kib, (must, goal) in wanted.items():
+            add(f"CPU as a share of nginx, {kib} KiB, {SCENARIOS['hot']}{PROTOCOLS[protocol]}", must, goal,
+                of_nginx(results["requests"], OURS, protocol=protocol, kib=kib, objects="hot"))
+    for kind in ("ecdsa, full", "ecdsa, resumed", "rsa, full"):
+        add(f"CPU a handshake as a share of nginx, {kind}", *HANDSHAKE_GOALS,
+            of_nginx(results.get("handshakes"), OURS, kind=kind))
+    add("bytes an idle connection", *IDLE_BYTES_GOALS, idle_bytes(results, "plain", OURS), ",.0f")
+    for kind in ("tls", "h2"):
+        add(f"bytes an idle connection as a share of nginx{PROTOCOLS[kind]}", *IDLE_OF_NGINX_GOALS,
+            idle_of_nginx(results, kind, OURS))
     add("bytes an object beside body, key, head", *OBJECT_BYTES_GOALS, results.get("object_overhead_bytes"), ",.0f")
     found.append(storm_goal(results))
+    for attack in ATTACKS:
+        add(f"p99 of a well-behaved client, multiple of quiet: {attack}", None, ATTACK_GOAL,
+            of_quiet(results, OURS, attack))
     for percent in (1, 10):
         add(f"misses as a share of LRU's, memory {percent} % of catalogue", *TRACE_GOALS,
             results.get("trace", {}).get("of_lru", {}).get(str(percent)), ".3f", "below 1", strict=True)
@@ -130,10 +203,14 @@ def render(results):
         "no access log anywhere; segue validates a signature on every request"]
     if results["requests"]:
         parts.append(requests_table(results))
+    if results.get("handshakes"):
+        parts.append(handshakes_table(results))
     if results.get("idle"):
         parts.append(idle_table(results))
     if results.get("storm"):
         parts.append(storm_table(results))
+    if results.get("attacks"):
+        parts.append(attacks_table(results))
     for name in ("objects", "trace"):
         if results.get(name, {}).get("output"):
             parts.append(results[name]["output"].rstrip())

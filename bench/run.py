@@ -20,9 +20,11 @@ import workload
 from machine import Failure
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PARTS = ("cpu", "idle", "storm", "objects", "trace")
+PARTS = ("cpu", "tls", "h2", "handshakes", "idle", "storm", "attacks", "objects", "trace")
 TRACE_LINE = r"audio_trace_misses_to_lru memory=(\d+)% median=([\d.]+)"
 NAMES = ("segue", *servers.PEERS)
+HANDSHAKE_SECONDS_MAX = 2       # some thousand each
+ATTACK_SECONDS_MAX = 3          # 1,500 requests of the well-behaved client
 
 
 def options():
@@ -56,6 +58,7 @@ class Bench:
 
     def __init__(self, chosen, directory, origin, catalogue, targets):
         self.chosen, self.directory, self.origin = chosen, directory, origin
+        self.certificates = {}
         self.catalogue, self.targets = catalogue, targets
         settings = {**vars(chosen), "edge": str(chosen.edge)}
         self.results = {"machine": machine.describe(), "settings": settings, "requests": [], "notes": []}
@@ -71,30 +74,42 @@ class Bench:
             return servers.Segue(self.directory, self.origin, self.chosen.edge)
         return servers.PEERS[name](self.directory, self.origin)
 
+    def certificate(self, kind):
+        if kind not in self.certificates:
+            self.certificates[kind] = servers.Certificate(self.directory, kind).make()
+        return self.certificates[kind]
+
+    def secures(self, but=()):
+        """The chosen servers that speak TLS."""
+        classes = {"segue": servers.Segue, **servers.PEERS}
+        return [name for name in self.chosen.only if classes[name].secures and name not in but]
+
     @contextlib.contextmanager
-    def running(self, names, kib=None):
-        """Fresh servers of these names; one that does not start is noted and left out."""
+    def running(self, names, kib=None, certificate=None, limited=False):
+        """Fresh servers of these names, over TLS with a certificate of that kind; one that does not start is noted
+        and left out. Limited ones are those whose latency counts: they have their core before anyone else."""
         with contextlib.ExitStack() as stack:
             started = []
             for name in names:
                 server = self.server(name)
-                server.kib = kib
+                server.kib, server.limited, server.first = kib, limited, limited
+                server.certificate = certificate and self.certificate(certificate)
                 stack.callback(server.stop)
                 try:
                     server.start()
                     if name == "segue":
                         self.refuses_forgery(server)
                     started.append(server)
-                except Failure as failure:
+                except (Failure, OSError) as failure:
                     server.stop()
-                    self.note(str(failure))
+                    self.note(f"{name}: {failure}" if name not in str(failure) else str(failure))
             yield started
 
     def refuses_forgery(self, server):
         """Figures count only if signatures are really looked at."""
         target = workload.signed_target(self.catalogue.path(self.chosen.sizes[0], 0), int(time.time()) + 3600, "u1")
         forged = target[:-10] + ("A" if target[-10] != "A" else "B") + target[-9:]
-        status = load.get(server.port, forged)
+        status = load.get(server, forged)
         if status != 403:
             raise Failure(f"segue: a forged signature got {status}, not 403")
 
@@ -102,59 +117,97 @@ class Bench:
         for kib in self.chosen.sizes:
             with self.running(self.chosen.only, kib) as started:
                 for scenario, indexes in (("hot", range(1)), ("set", range(workload.OBJECTS))):
-                    self.scenario(started, kib, scenario, indexes)
+                    self.scenario(started, "http/1.1", kib, scenario, indexes)
 
-    def scenario(self, started, kib, scenario, indexes):
+    def secure_requests(self, protocol):
+        """One hot object over TLS: HTTP/1.1, or HTTP/2."""
+        for kib in [kib for kib in workload.TLS_SIZES_KIB if kib in self.chosen.sizes]:
+            with self.running(self.secures(), kib, certificate="ecdsa") as started:
+                self.scenario(started, protocol, kib, "hot", range(1))
+
+    def scenario(self, started, protocol, kib, scenario, indexes):
+        label = f"{protocol} {kib} KiB {scenario}"
         rounds = {}
         for server in [s for s in started if s.objects or scenario == "hot"]:
             try:
-                if not server.objects:
-                    rounds[server] = []
-                    continue
-                load.warm(server, self.catalogue, kib, indexes)
+                if server.objects:
+                    load.warm(server, self.catalogue, kib, indexes)
                 rounds[server] = []
             except (Failure, OSError) as failure:
                 started.remove(server)
-                self.note(f"{server.name}: {kib} KiB {scenario}: {failure}")
-        for turn in range(self.chosen.rounds):
-            for server in list(rounds):
-                try:
-                    rounds[server].append(self.measure(server, kib, scenario))
-                except Failure as failure:
-                    rounds.pop(server)
-                    started.remove(server)
-                    self.note(f"{server.name}: {kib} KiB {scenario}: {failure}")
-                    continue
-                print(f"  {kib} KiB {scenario} round {turn + 1} {server.name}: "
-                      f"{rounds[server][-1]['cpu_us']:.1f} us", file=sys.stderr, flush=True)
+                self.note(f"{server.name}: {label}: {failure}")
+        self.take_turns(rounds, label, lambda server: self.measure(server, protocol, kib, scenario))
         for server, measured in rounds.items():
             self.results["requests"].append({
-                "server": server.name, "kib": kib, "objects": scenario, "rounds": measured,
+                "server": server.name, "protocol": protocol, "kib": kib, "objects": scenario, "rounds": measured,
                 "median": report.summarise(measured), "memory_bytes": server.process.memory_bytes()})
 
-    def measure(self, server, kib, scenario):
+    def take_turns(self, measured, label, measure, rounds=None):
+        """Adds to {server: [figures of a round]}; one that fails is noted and left out."""
+        for _ in range(rounds or self.chosen.rounds):
+            for server in list(measured):
+                try:
+                    measured[server].append(measure(server))
+                except (Failure, OSError) as failure:
+                    measured.pop(server)
+                    self.note(f"{server.name}: {label}: {failure}")
+                    continue
+                found = measured[server][-1]
+                print(f"  {label} round {len(measured[server])} {server.name}: "
+                      + (f"p99 {found['p99_us']} us" if "asked" in found else f"{found['cpu_us']:.1f} us"),
+                      file=sys.stderr, flush=True)
+
+    def measure(self, server, protocol, kib, scenario):
+        label = f"{server.name}: {protocol} {kib} KiB {scenario}"
         fetched = self.origin.fetches()
-        found = load.wrk(server, self.targets[kib, scenario], self.chosen.seconds)
+        if protocol == "h2":
+            found = load.h2load(server, self.shares(kib), kib, self.chosen.seconds)
+        else:
+            found = load.wrk(server, self.targets[kib, scenario], self.chosen.seconds)
         fetched = self.origin.fetches() - fetched
         if found["errors"]:
-            self.note(f"{server.name}: {kib} KiB {scenario}: {found['errors']} errors")
+            self.note(f"{label}: {found['errors']} errors")
         if fetched and server.caches:
-            self.note(f"{server.name}: {kib} KiB {scenario}: {fetched} fetches from the origin while all was cached")
+            self.note(f"{label}: {fetched} fetches from the origin while all was cached")
         if found["bytes_per_request"] < kib << 10:
-            self.note(f"{server.name}: {kib} KiB {scenario}: answers of {found['bytes_per_request']:.0f} bytes")
+            self.note(f"{label}: answers of {found['bytes_per_request']:.0f} bytes")
         return found
+
+    def shares(self, kib):
+        """The hot object's targets, a file for each client that begins at the first line of its own."""
+        key = kib, "shares"
+        if key not in self.targets:
+            self.targets[key] = self.catalogue.write_shares(self.directory, kib, workload.H2_CONNECTIONS)
+        return self.targets[key]
+
+    def handshakes(self):
+        """With each kind of certificate, and resumed, where the certificate has no part in it. H2O keeps a connection
+        whose client has said goodbye, so its handshakes cannot be counted so."""
+        self.results["handshakes"] = []
+        for certificate, kinds in (("ecdsa", (False, True)), ("rsa", (False,))):
+            with self.running(self.secures(but=["h2o"]), certificate=certificate) as started:
+                for resumed in kinds:
+                    name = f"{certificate}, resumed" if resumed else f"{certificate}, full"
+                    rounds = {server: [] for server in started}
+                    self.take_turns(rounds, f"handshakes {name}", lambda server, resumed=resumed: load.handshakes(
+                        server, resumed, min(self.chosen.seconds, HANDSHAKE_SECONDS_MAX)))
+                    self.results["handshakes"] += [
+                        {"server": server.name, "kind": name, "rounds": measured, "median": report.summarise(measured)}
+                        for server, measured in rounds.items()]
 
     def idle(self):
         """Fresh servers, so that nothing but the connections is new."""
         self.results["idle"] = {}
         hot = self.targets[self.chosen.sizes[0], "hot"]
-        for name in [name for name in ("segue", "nginx") if name in self.chosen.only]:
-            with self.running([name]) as started:
-                for server in started:
-                    try:
-                        self.results["idle"][name] = load.idle(server, hot, workload.IDLE_CONNECTIONS)
-                    except (Failure, OSError) as failure:
-                        self.note(f"{name}: idle: {failure}")
+        for kind in workload.IDLE_CONNECTIONS:
+            self.results["idle"][kind] = {}
+            for name in [name for name in ("segue", "nginx") if name in self.chosen.only]:
+                with self.running([name], certificate=None if kind == "plain" else "ecdsa") as started:
+                    for server in started:
+                        try:
+                            self.results["idle"][kind][name] = load.idle(server, hot, kind)
+                        except (Failure, OSError) as failure:
+                            self.note(f"{name}: idle {kind}: {failure}")
 
     def storm(self):
         """Whoever caches; and the origin itself as well, which shows what this machine and client can do."""
@@ -169,6 +222,34 @@ class Bench:
                         self.results["storm"]["servers"].setdefault(server.name, []).append(found)
                     except Failure as failure:
                         self.note(f"{server.name}: storm: {failure}")
+
+    def attacks(self):
+        """A well-behaved client in quiet and under each attack, in turns; every server limits each address."""
+        kib = workload.BEHAVED_KIB
+        if kib not in self.chosen.sizes:
+            return self.note(f"attacks: they need the size {kib}")
+        hot, hostile = self.shares(kib)[:2]
+        attacks = load.Attacks(hot, hostile, self.catalogue.root / self.catalogue.path(kib, 0)[1:])
+        self.results["attacks"] = []
+        with self.running(self.secures(but=["h2o"]), kib, certificate="ecdsa", limited=True) as started:
+            for server in started:
+                load.warm(server, self.catalogue, kib, range(1))
+            rounds = {kind: {server: [] for server in started} for kind in (None, *workload.ATTACKS)}
+            for _ in range(self.chosen.rounds):
+                for kind in rounds:
+                    self.take_turns(rounds[kind], f"attack {kind or 'none'}",
+                                    lambda server, kind=kind: self.attack(attacks, server, kind), rounds=1)
+            for kind, servers_ in rounds.items():
+                self.results["attacks"] += [
+                    {"server": server.name, "attack": kind, "rounds": measured, "median": report.summarise(measured)}
+                    for server, measured in servers_.items()]
+
+    def attack(self, attacks, server, kind):
+        found = attacks.measure(server, kind, min(self.chosen.seconds, ATTACK_SECONDS_MAX))
+        if found["right"] != found["asked"]:
+            self.note(f"{server.name}: attack {kind}: {found['asked'] - found['right']} of {found['asked']} of the "
+                      f"well-behaved were not answered as they should be ({found['refused']} refused)")
+        return found
 
     def objects(self):
         output = load.program_output("object_memory", 300)
@@ -191,8 +272,9 @@ class Bench:
         self.results["trace"] = {"output": output, "of_lru": of_lru}
 
     def run(self):
-        steps = {"cpu": self.requests, "idle": self.idle, "storm": self.storm, "objects": self.objects,
-                 "trace": self.trace}
+        steps = {"cpu": self.requests, "tls": lambda: self.secure_requests("tls"),
+                 "h2": lambda: self.secure_requests("h2"), "handshakes": self.handshakes, "idle": self.idle,
+                 "storm": self.storm, "attacks": self.attacks, "objects": self.objects, "trace": self.trace}
         for part in self.chosen.parts:
             print(f"{part} ...", file=sys.stderr, flush=True)
             try:

@@ -1,13 +1,15 @@
 """The servers compared, one class each: its configuration as an expert would write it, and how it starts.
 
 Common to all: one worker on one core, no access log, no limit on requests a connection, memory for the whole
-working set, the query left out of the cache key (so that a signed object is one object).
+working set, the query left out of the cache key (so that a signed object is one object). Those that can speak TLS 1.3
+do so when they are given a certificate, with HTTP/2 for clients that offer it.
 """
 
 import base64
 import os
 import pathlib
 import shutil
+import subprocess
 import textwrap
 
 from machine import LOAD_CORE, PROGRAMS, SERVER_CORE, Failure, Process, free_port
@@ -15,7 +17,30 @@ from workload import KID, SECRET
 
 MAX_AGE_S = 31_536_000
 MEMORY_GIB = 4
+CIPHER = "TLS_AES_128_GCM_SHA256"
 IDLE_TIMEOUT_S = 600
+# What one address may ask for where limits are measured: twice what the well-behaved client asks.
+LIMIT_PER_S = 1000
+LIMIT_BURST = 100
+
+
+class Certificate:
+    """A key and a certificate for it that nobody trusts; the clients of the bench do not ask."""
+
+    ALGORITHMS = {"ecdsa": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}
+
+    def __init__(self, directory, kind):
+        self.kind = kind
+        self.file, self.key = (pathlib.Path(directory) / f"{kind}.{part}.pem" for part in ("cert", "key"))
+
+    def make(self):
+        done = subprocess.run(["openssl", "req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=localhost",
+                               "-newkey", *self.ALGORITHMS[self.kind], "-keyout", self.key, "-out", self.file],
+                              capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failure(f"openssl req: {done.stderr[-500:]}")
+        self.key.chmod(0o600)
+        return self
 
 
 class Server:
@@ -24,7 +49,11 @@ class Server:
     name = ""
     caches = True
     objects = True   # serves the origin's objects; else the same bytes whatever is asked
+    secures = False  # can speak TLS 1.3
     kib = None       # the size of the objects that will be asked for
+    certificate = None      # set before it starts: it speaks TLS with this one only
+    limited = False         # set before it starts: it limits each address
+    first = False           # set before it starts: it has its core before anyone else
     needs = ()       # programs without which it cannot run
 
     def __init__(self, directory, origin):
@@ -39,7 +68,8 @@ class Server:
             raise Failure(f"{self.name}: {', '.join(missing)} not installed")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        self.process = Process(self.configure(), SERVER_CORE, self.directory / "output")
+        self.process = Process(self.configure(), SERVER_CORE, self.directory / "output",
+                               before=("chrt", "-f", "1") if self.first else ())
         self.process.wait_port(self.port)
 
     def stop(self):
@@ -103,7 +133,7 @@ class Origin(Server):
     def start(self):
         self.directory.mkdir(parents=True)
         # It shares a core with the load; it runs first there, or a burst of clients would be measured as its own.
-        self.process = Process(self.configure(), LOAD_CORE, self.directory / "output", nice=-10)
+        self.process = Process(self.configure(), LOAD_CORE, self.directory / "output", before=("nice", "-n", "-10"))
         self.process.wait_port(self.port)
 
     def configure(self):
@@ -131,6 +161,7 @@ class Segue(Server):
     """Ours: every request's signature is validated."""
 
     name = "segue"
+    secures = True
 
     def __init__(self, directory, origin, program):
         super().__init__(directory, origin)
@@ -146,16 +177,20 @@ class Segue(Server):
 
     def configure(self):
         secret = base64.b64encode(SECRET).decode()
+        own = self.certificate
+        tls = f", tls: {{certificate: {own.file}, key: {own.key}}}" if own else ""
+        limits = f"rate_limit: {{per_address: {LIMIT_PER_S}/s, burst: {LIMIT_BURST}}}" if self.limited else ""
         self.write("keys.yaml", f"{{default_kid: {KID}, keys: [{{kid: {KID}, secret: {secret}}}]}}\n", 0o600)
         return [self.program.resolve(), "-c", self.write("edge.yaml", f"""\
             listen:
-              - {{address: "127.0.0.1:{self.port}"}}
+              - {{address: "127.0.0.1:{self.port}"{tls}}}
             admin: {{socket: {self.directory}/edge.sock}}
             workers: 1
             memory: {{size: {MEMORY_GIB}GiB}}
             upstreams:
               - {{url: "http://127.0.0.1:{self.origin.port}"}}
             signing: {{required: true, keys: keys.yaml, lifetime_max: 1d}}
+            {limits}
             rules:
               - {{match: "/tracks/**", ttl: 1y, immutable: true, track: "/tracks/{{track}}/{{quality}}/{{n}}.{{ext}}"}}
         """)]
@@ -164,6 +199,24 @@ class Segue(Server):
 class Nginx(Server):
     name = "nginx"
     needs = ("nginx",)
+    secures = True
+
+    def tls(self):
+        """One cipher, as the clients offer it. Tickets need no cache of sessions."""
+        return f"""
+            ssl_certificate {self.certificate.file};
+            ssl_certificate_key {self.certificate.key};
+            ssl_protocols TLSv1.3;
+            ssl_conf_command Ciphersuites {CIPHER};
+            http2_max_concurrent_streams 128;
+        """ if self.certificate else ""
+
+    def limit(self, zone):
+        if not self.limited:
+            return ""
+        if zone:
+            return f"limit_req_zone $binary_remote_addr zone=address:10m rate={LIMIT_PER_S}r/s; limit_req_status 429;"
+        return f"limit_req zone=address burst={LIMIT_BURST} nodelay;"
 
     def configure(self):
         return ["nginx", "-c", self.write("nginx.conf", f"""
@@ -171,12 +224,15 @@ class Nginx(Server):
             http {{
             {nginx_http(self.directory)}
             access_log off;
+            {self.limit(zone=True)}
             proxy_cache_path {self.directory}/cache levels=1:2 keys_zone=audio:64m max_size=8g inactive=1d
                              use_temp_path=off;
             upstream origin {{ server 127.0.0.1:{self.origin.port}; keepalive 64; }}
             server {{
-                listen 127.0.0.1:{self.port} backlog=4096;
+                listen 127.0.0.1:{self.port} backlog=4096{" ssl http2" if self.certificate else ""};
+                {self.tls()}
                 location / {{
+                    {self.limit(zone=False)}
                     proxy_pass http://origin;
                     proxy_http_version 1.1;
                     proxy_set_header Connection "";
@@ -223,15 +279,19 @@ class H2O(Server):
     name = "h2o"
     needs = ("h2o",)
     caches = False
+    secures = True
 
     def configure(self):
+        ssl = f""", ssl: {{certificate-file: {self.certificate.file}, key-file: {self.certificate.key},
+                           minimum-version: TLSv1.3}}""" if self.certificate else ""
         user = "user: root" if os.geteuid() == 0 else ""
         return ["h2o", "-c", self.write("h2o.yaml", f"""\
             {user}
             num-threads: 1
             max-connections: 16384
             http1-request-timeout: {IDLE_TIMEOUT_S}
-            listen: {{host: 127.0.0.1, port: {self.port}}}
+            http2-idle-timeout: {IDLE_TIMEOUT_S}
+            listen: {{host: 127.0.0.1, port: {self.port}{ssl}}}
             hosts:
               default:
                 paths:

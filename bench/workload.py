@@ -13,7 +13,15 @@ OBJECTS = 4096          # the working set, for each size
 TOKENS = 100_000        # different signed targets in each file, so that no memo of tokens carries the figure
 STORM_CLIENTS = 1000
 STORM_OBJECTS = 16      # never asked for before their round
-IDLE_CONNECTIONS = 10_000
+IDLE_CONNECTIONS = {"plain": 10_000, "tls": 5000, "h2": 5000}
+TLS_SIZES_KIB = (32, 400)
+H2_CONNECTIONS = 4      # each from a client of its own with its own share of the targets
+H2_STREAMS = 64
+HANDSHAKES_AT_ONCE = 32
+BEHAVED_KIB = 32        # what the well-behaved client asks for while others attack
+BEHAVED_PER_S = 500
+# Operations a second of each attack: bounded by what leaves the load's core free for the client that is measured.
+ATTACKS = {"handshakes": 1500, "resets": 10_000, "heads": 2000, "requests": 8000}
 SEED = 2
 
 KID = "k1"
@@ -102,4 +110,13 @@ class Catalogue:
                 file = pathlib.Path(directory) / f"targets-{kib}-{name}.txt"
                 file.write_text("\n".join(self.targets(paths, TOKENS)) + "\n")
                 files[kib, name] = file
+        return files
+
+    def write_shares(self, directory, kib, count):
+        """`count` files that share the hot object's targets among them, for clients that begin at the first."""
+        lines = self.targets([self.path(kib, 0)], TOKENS)
+        files = []
+        for i in range(count):
+            files.append(pathlib.Path(directory) / f"targets-{kib}-hot-{i}.txt")
+            files[-1].write_text("\n".join(lines[i::count]) + "\n")
         return files

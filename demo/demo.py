@@ -39,6 +39,8 @@ START_SECONDS = 15
 STOP_SECONDS = 3
 LOG_LINES = 20
 PR_SET_PDEATHSIG = 1
+COUNTRIES = pathlib.Path("@ip-location-db", "iptoasn-country-mmdb", "iptoasn-country.mmdb")
+NORWAY, AMERICA = "193.212.1.1", "8.8.8.8"  # addresses that are in these countries in that database
 
 
 class Stop(BaseException):
@@ -145,10 +147,11 @@ def file_url(folder):
     return "file://" + urllib.parse.quote(str(folder))
 
 
-def write_configuration(run, media_folder, ports):
+def write_configuration(run, media_folder, modules, ports):
     write_private(run / "keys.yaml",
                   "default_kid: k1\nkeys:\n"
                   f"  - {{kid: k1, secret: {base64.b64encode(secrets.token_bytes(32)).decode()}}}\n")
+    (run / "rights").write_text("# PATH-PREFIX MARKETS, or `none`, or `all`; a change holds within seconds\n")
     rules = ('rules:\n'
              '  - {match: "/tracks/**", ttl: 1y, immutable: true, track: "/tracks/{track}/{quality}/{n}.{ext}"}\n'
              '  - {match: "/covers/**", ttl: 1d, signed: false}\n'
@@ -166,17 +169,22 @@ def write_configuration(run, media_folder, ports):
         'memory: {size: 256MiB}\n'
         f'upstreams:\n  - {{url: "http://127.0.0.1:{ports["shield"]}"}}\n'
         'signing: {required: true, keys: keys.yaml, clock_skew: 5s, lifetime_max: 1d, pfx_depth_min: 2}\n'
+        f'geo: {{database: {yaml(modules / COUNTRIES)}}}\n'
+        'rights: rights\n'
+        # Loopback is in no country. What is asked from here may say whom it stands for, as behind a load balancer.
+        'trusted_proxies: ["127.0.0.0/8"]\n'
         + rules)
 
 
 def npm_modules(with_browser_driver):
-    """hls.js, and for the headless check playwright-core, at the versions of package-lock.json, from the npm registry."""
+    """hls.js, the country database, and for the headless check playwright-core, at the versions of package-lock.json,
+    from the npm registry."""
     folder = STATE / ("npm-check" if with_browser_driver else "npm")
     modules, stamp = folder / "node_modules", folder / "installed"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = (HERE / "package-lock.json").read_text()
     with media.locked(folder):
-        if stamp.is_file() and stamp.read_text() == wanted and (modules / "hls.js").is_dir():
+        if stamp.is_file() and stamp.read_text() == wanted and (modules / COUNTRIES).is_file():
             return modules
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / name, folder / name)
@@ -185,7 +193,7 @@ def npm_modules(with_browser_driver):
             subprocess.run(command + ([] if with_browser_driver else ["--omit=dev"]), cwd=folder, check=True,
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise Failure(f"npm could not install the page's player: {error}") from error
+            raise Failure(f"npm could not install the page's player and the countries: {error}") from error
         stamp.write_text(wanted)
     return modules
 
@@ -270,11 +278,13 @@ def quoted(path):
     return f"'{path}'" if re.search(r"[^\w./-]", str(path)) else str(path)
 
 
-def show(base, catalogue, sign, seguectl, keys):
+def show(base, catalogue, sign, seguectl, run):
+    keys = run / "keys.yaml"
     track = catalogue["tracks"][0]["id"]
     segment = f"/tracks/{track}/160/3.ogg" if catalogue["tracks"][0]["qualities"][1]["segments"] > 3 else \
         f"/tracks/{track}/160/0.ogg"
     one = base + sign(segment, "u42")
+    nordic = base + sign(segment, "u42", "--geo", "SE,NO")
     hls = base + sign.folder(track, "u42") + "master.m3u8"
     say(f"""
   Segue demo. Open this page:
@@ -290,6 +300,13 @@ def show(base, catalogue, sign, seguectl, keys):
 
   Without a signature, 403:
       curl -i '{base}{segment}'
+
+  Signed for Sweden and Norway. Heard from an address in Norway, and from one in America, 403:
+      curl -sS -D - -o /dev/null -H 'X-Forwarded-For: {NORWAY}' '{nordic}'
+      curl -i -H 'X-Forwarded-For: {AMERICA}' '{nordic}'
+
+  Take the track down, whatever was signed; a few seconds later nobody hears it. Without the line they do again:
+      echo '/tracks/{track} none' >>{quoted(run / "rights")}
 
   Sign your own:
       {quoted(relative(seguectl))} sign --keys {quoted(keys)} --kid k1 --ttl 1h --uid me {segment}
@@ -362,7 +379,7 @@ def run_demo(options, run, children):
 
     ports = dict(zip(("edge", "shield", "admin"), free_ports(3)))
     base = f"http://127.0.0.1:{ports['edge']}"
-    write_configuration(run, folder, ports)
+    write_configuration(run, folder, modules, ports)
     sign = Signer(programs["seguectl"], run / "keys.yaml")
     write_page(run, modules, catalogue, sign)
     for name in ("shield", "edge"):
@@ -378,7 +395,7 @@ def run_demo(options, run, children):
         code = headless_check(page, modules, options.screenshot)
         children.check()
         return code
-    show(base, catalogue, sign, programs["seguectl"], run / "keys.yaml")
+    show(base, catalogue, sign, programs["seguectl"], run)
     if not options.no_browser:
         open_browser(page)
     for listener in listeners:

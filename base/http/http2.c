@@ -15,8 +15,8 @@
 /* A DATA frame is not cut shorter than this for want of room: the rest of the slab stays empty instead. */
 #define PIECE_BYTES_MIN 2048u
 
-/* Frames that wait for a client to read: what answers its own, and the heads of answers. */
-#define QUEUE_MAX 1000u
+/* Frames that wait for a client to read: answers to its PING, and what else it can cause. nghttp2 gives up at 1,000. */
+#define QUEUE_MAX 500u
 
 struct http2 {
     uint32_t magic;
@@ -440,10 +440,12 @@ bool http2_wants_pull(const struct http2 *h)
     return h->pending.n > 0 || nghttp2_session_want_write(h->session) != 0;
 }
 
-static bool can_send(struct http2_stream *s)
+static bool can_send(const struct http2_stream *s)
 {
+    if (s->closed)
+        return false;
     CHECK(!s->sending);
-    return !s->closed;
+    return true;
 }
 
 int http2_send(struct http2 *h, struct http2_stream *s, const struct iovec *vecs, unsigned vecs_n,
@@ -580,30 +582,53 @@ static int feed(struct http2 *h, const char *bytes, size_t n)
     return taken_n < 0 ? error_of(taken_n) : 0;
 }
 
-int http2_feed(struct http2 *h, struct str bytes, uint64_t now_ns)
+static void take_frame(struct http2 *h, const struct http2_frame *frame)
 {
+    uint32_t error = judge(h, frame);
+
+    if (error != HTTP2_NO_ERROR)
+        http2_terminate(h, error);
+}
+
+/* The session gets a frame's header in one piece, after the frame has been judged by what the session knows of all
+ * that came before. */
+static int feed_frames(struct http2 *h, struct str bytes)
+{
+    struct http2_guard *g = &h->guard;
     struct str in = bytes;
     struct http2_frame frame;
     const char *fed = bytes.p;
-    int error = 0;
+    size_t carried = g->header_n; /* bytes of a header that came before */
+    int error;
+
+    while (http2_guard_next(g, &in, &frame)) {
+        size_t here = HTTP2_FRAME_HEADER_BYTES - carried;
+
+        error = feed(h, fed, (size_t)(in.p - here - fed));
+        if (error != 0)
+            return error;
+        take_frame(h, &frame);
+        if (h->attack != HTTP2_ATTACK_NONE)
+            return 0;
+        if (carried > 0) {
+            error = feed(h, (const char *)g->header, sizeof g->header);
+            if (error != 0)
+                return error;
+            here = 0;
+        }
+        fed = in.p - here;
+        carried = 0;
+    }
+    return feed(h, fed, (size_t)(bytes.p + bytes.n - fed) - (g->header_n - carried));
+}
+
+int http2_feed(struct http2 *h, struct str bytes, uint64_t now_ns)
+{
+    int error;
 
     CHECK_MAGIC(h, HTTP2_MAGIC);
     h->now_ns = now_ns;
-    while (error == 0 && http2_guard_next(&h->guard, &in, &frame)) {
-        uint32_t refused;
-
-        /* The session is to know all that came before this frame, and nothing of the frame: it has not begun
-         * while its header lacks a byte. */
-        error = feed(h, fed, (size_t)(in.p - 1 - fed));
-        fed = in.p - 1;
-        if (error != 0 || h->attack != HTTP2_ATTACK_NONE)
-            break;
-        refused = judge(h, &frame);
-        if (refused != HTTP2_NO_ERROR)
-            http2_terminate(h, refused);
-    }
-    if (error == 0 && h->attack == HTTP2_ATTACK_NONE)
-        error = feed(h, fed, (size_t)(bytes.p + bytes.n - fed));
+    error = h->attack == HTTP2_ATTACK_NONE ? feed_frames(h, bytes) : 0;
     answer_attack(h);
     if (h->head != NULL && !http2_guard_in_block(&h->guard))
         free(TAKE(&h->head));

@@ -43,10 +43,10 @@ struct rights {
 
 /* --- lines --- */
 
-static int fail(struct rights_error *error, unsigned line, const char *format, ...)
+static void describe(struct rights_error *error, unsigned line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-static int fail(struct rights_error *error, unsigned line, const char *format, ...)
+static void describe(struct rights_error *error, unsigned line, const char *format, ...)
 {
     va_list args;
 
@@ -57,8 +57,9 @@ static int fail(struct rights_error *error, unsigned line, const char *format, .
     for (char *c = error->text; *c != '\0'; c++) /* what was quoted may be anything */
         if (*c < ' ' || *c > '~')
             *c = '?';
-    return -EINVAL;
 }
+
+#define fail(error, line, ...) (describe((error), (line), __VA_ARGS__), -EINVAL)
 
 struct line {
     unsigned number;
@@ -358,7 +359,7 @@ int rights_parse(struct str text, struct rights **out, struct rights_error *erro
     if (code != 0)
         rights_unref(&b.rights);
     if (code == -ENOMEM)
-        (void)fail(error, 0, "out of memory");
+        describe(error, 0, "out of memory");
     *out = b.rights;
     return code;
 }

@@ -10,7 +10,7 @@
  * nothing. Paths and prefixes are compared decoded, so that another spelling leads around nothing. Two entries with one prefix are an error. So is a file that is empty or
  * whose last line does not end: it is probably not all of one.
  *
- * Compiled it is read-only, counted, and shared by all threads: 15 bytes an entry and its text, with one copy of each
+ * Compiled it is read-only, counted, and shared by all threads: 16 bytes an entry and its text, with one copy of each
  * set of markets. Asking takes one look a segment, no memory, and never more than the longest prefix deep. */
 #pragma once
 

@@ -191,6 +191,9 @@ void io_recv_consume(struct io *io, struct io_recv *r, size_t n);
 /* Three quarters of the receive buffers hold bytes that nobody has consumed: who can do without should. */
 bool io_recv_scarce(const struct io *io);
 
+/* Seven eighths do: who can do without must, so that there are some left for those who need them only for a moment. */
+bool io_recv_nearly_out(const struct io *io);
+
 /* Drops what is queued and cancels. True when nothing is in flight any more; else the flow is woken when
  * that is so, and calls again. */
 bool io_recv_stop(struct io *io, struct io_recv *r);

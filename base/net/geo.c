@@ -45,11 +45,17 @@ static int copy_all(int from, int to, size_t *n)
     }
 }
 
+/* MFD_NOEXEC_SEAL, which kernels know from 6.3 on, and may insist on (vm.memfd_noexec). */
+#define NEVER_EXECUTED 0x0008u
+
 /* A descriptor of memory that holds what fd does and that nobody can change any more, or -errno. */
 static int sealed_copy(int fd, size_t *n)
 {
-    int copy = memfd_create("country-database", MFD_CLOEXEC | MFD_ALLOW_SEALING), error;
+    static const char name[] = "country-database";
+    int copy = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | NEVER_EXECUTED), error;
 
+    if (copy < 0 && errno == EINVAL)
+        copy = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (copy < 0)
         return -errno;
     error = copy_all(fd, copy, n);

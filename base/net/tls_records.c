@@ -15,6 +15,7 @@
 /* Records one key may protect in TLS 1.2, which cannot change it: RFC 8446, 5.5 gives 2^24.5 full ones as what keeps
  * an attacker's advantage below 2^-57; short ones count less. 256 GiB at least. */
 #define TLS12_RECORDS_MAX (1ull << 24)
+#define UPDATE_AFTER      (1ull << 23)
 
 /* --- suites --- */
 
@@ -161,6 +162,7 @@ int tls_records_init(struct tls_records *r, const struct tls_secrets *s)
         suite_of(s->cipher_nid) == NULL)
         return -EPROTO;
     r->explicit_nonce = !r->tls13 && r->cipher_nid != NID_chacha20_poly1305;
+    r->update_after = UPDATE_AFTER;
     r->in.n = s->in_n;
     r->out.n = s->out_n;
     if (r->tls13) {

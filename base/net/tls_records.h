@@ -62,6 +62,7 @@ struct tls_records {
     bool explicit_nonce; /* TLS 1.2 with AES-GCM */
     int cipher_nid;
     const EVP_MD *hash;
+    uint64_t update_after; /* records that one key seals */
     struct tls_direction in, out;
 };
 
@@ -97,5 +98,5 @@ int tls_records_update(struct tls_records *r, struct tls_direction *d);
 /* TLS 1.3: the key that seals has done its share, and should be updated (RFC 8446, 5.5). */
 static inline bool tls_records_want_update(const struct tls_records *r)
 {
-    return r->tls13 && r->out.n >= 1u << 23;
+    return r->tls13 && r->out.n >= r->update_after;
 }

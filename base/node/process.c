@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -34,6 +35,23 @@ int64_t process_raise_files(void)
     }
     log_info("up to %llu files may be open (LimitNOFILE)", (unsigned long long)limit.rlim_cur);
     return limit.rlim_cur > INT64_MAX ? INT64_MAX : (int64_t)limit.rlim_cur;
+}
+
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+
+void process_guard_memory(void)
+{
+    struct rlimit none = {0};
+    /* The limit does not hold for dumps that are piped to a program (core(5)), the flag does for all. */
+    bool limited = setrlimit(RLIMIT_CORE, &none) == 0;
+    bool guarded = true;
+
+    if (!__has_feature(address_sanitizer)) /* whose search for leaks looks in from another process */
+        guarded = prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0;
+    if (!limited || !guarded)
+        log_warn("keys may end up in a core dump: %s", strerror(errno));
 }
 
 /* Reads a small file of /proc, terminated. False when it cannot be read. */

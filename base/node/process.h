@@ -7,6 +7,10 @@
  * -errno. */
 int64_t process_raise_files(void);
 
+/* For a process that holds keys: no core dump of it is written, and no other process of its user may look into its
+ * memory. Stays so until its end. A failure is logged. */
+void process_guard_memory(void);
+
 struct process_usage {
     uint64_t resident_bytes;
     uint64_t virtual_bytes;

@@ -463,13 +463,16 @@ static enum flow_result step_head(struct flow *flow)
 }
 
 /* What a client sends ahead waits in the receive buffers, which are everybody's. When they run out, who holds
- * more than a request or two is let down: its connection ends with the answer that is under way. */
+ * more than a request or two is let down: its connection ends with the answer that is under way. When many hold a
+ * request or two, what still comes is nobody's: what is left is for heads that are taken at once. */
 static void let_go_of_buffers(struct conn *c)
 {
     struct io *io = c->worker->io;
+    unsigned held = stream_unread_buffers(&c->stream);
     struct str run;
 
-    if (!c->discarding && (stream_unread_buffers(&c->stream) <= AHEAD_BUFFERS || !io_recv_scarce(io)))
+    if (!c->discarding &&
+        (held == 0 || !io_recv_scarce(io) || (held <= AHEAD_BUFFERS && !io_recv_nearly_out(io))))
         return;
     c->close_after = true;
     c->discarding = true;

@@ -427,6 +427,8 @@ static enum flow_result step_send_body(struct flow *flow)
     result = request_body_next(f->body_from, &run);
     if (result == -EMSGSIZE)
         return fill_drop(f, false, 413, "the body is too large");
+    if (result == -ETIMEDOUT)
+        return fill_drop(f, false, 408, "the client's body came too slowly");
     if (result < 0)
         return fill_drop(f, false, 400, "the client's body is malformed");
     if (result == REQUEST_BODY_END)
@@ -745,7 +747,7 @@ static enum flow_result step_drop(struct flow *flow)
         upstream_close(&f->conn);
     fill_file_close(f);
     if (f->after_drop_retry) {
-        free(TAKE(&f->out));
+        upward_forget(f);
         forget_head(f);
         f->flow.step = STEP_CHOOSE;
         return FLOW_NEXT;
@@ -769,7 +771,7 @@ static void fill_done(struct flow *flow)
     list_remove(&f->node);
     worker_site_unref(&f->site);
     free(f->text);
-    free(f->out);
+    upward_forget(f);
     free(f->head);
     f->magic = 0;
     pool_put(&w->fills, f);

@@ -18,8 +18,8 @@
 #define LOG_CLOSE_WAIT_MS 2000u
 
 /* A worker's; 2 KiB each, touched only when needed. A client that sends ahead of an answer that it does not
- * take holds up to IO_RECV_QUEUE_MAX of them (conn.c): with these, 1,500 such clients leave a quarter to
- * others. */
+ * take holds up to IO_RECV_QUEUE_MAX of them, fewer when they become scarce, and none of the last eighth
+ * (let_go_of_buffers in conn.c). */
 #define RECEIVE_BUFFERS 16384u
 
 struct life {
@@ -196,6 +196,8 @@ static int reload(void *context)
         log_error("reload refused, the old configuration stays: %s", error.text);
         return result;
     }
+    if (proxy_conf_holds_secrets(conf))
+        process_guard_memory();
     warn_of_what_stays(life->proxy.site->conf, conf);
     share_tickets(&life->proxy, conf);
     site = site_create(&conf);
@@ -554,6 +556,8 @@ static int live(struct life *life)
     struct proxy *proxy = &life->proxy;
     const struct proxy_conf *conf = proxy->site->conf;
 
+    if (proxy_conf_holds_secrets(conf))
+        process_guard_memory();
     (void)process_raise_files();
     hash_init_random();
     make_instance(proxy);

@@ -48,6 +48,7 @@ struct str load_token(struct loader *l, const char *key, const char *path)
     else
         result = arena_str(l->a, str_of(token, n));
     explicit_bzero(token, sizeof(token));
+    l->out->has_tokens = true;
     return result;
 }
 
@@ -104,7 +105,6 @@ static void load_listen(struct loader *l)
     struct proxy_listen *items = arena_new(l->a, struct proxy_listen, l->raw->listen_count);
     for (unsigned i = 0; i < l->raw->listen_count; i++) {
         load_address(l, CONF_PATH("listen[%u].address", i), l->raw->listen[i].address, &items[i].address);
-        items[i].http2 = l->raw->listen[i].http2 != NULL && *l->raw->listen[i].http2;
         items[i].proxy_protocol =
             load_blocks(l, CONF_PATH("listen[%u].proxy_protocol", i), l->raw->listen[i].proxy_protocol,
                         l->raw->listen[i].proxy_protocol_count);
@@ -464,6 +464,14 @@ bool proxy_conf_trusts(const struct proxy_conf *conf, const struct ip *peer)
         if (ip_in_block(peer, &conf->trusted_proxies[i]))
             return true;
     return false;
+}
+
+bool proxy_conf_holds_secrets(const struct proxy_conf *conf)
+{
+    bool tls = false;
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        tls = tls || conf->listen[i].tls != NULL;
+    return tls || conf->signing.given || conf->has_tokens;
 }
 
 void proxy_conf_free(struct proxy_conf **pconf)

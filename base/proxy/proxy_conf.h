@@ -32,9 +32,6 @@ enum proxy_role { PROXY_ROLE_EDGE, PROXY_ROLE_SHIELD };
 /* Of one listener: a few names in RSA and ECDSA. They are looked through for each full handshake. */
 #define PROXY_CERTIFICATES_MAX 64
 
-/* What a listener with TLS does that says nothing of http2. */
-#define PROXY_HTTP2_WITH_TLS false
-
 struct proxy_address {
     struct str text; /* "127.0.0.1:8080", "[::1]:8080" */
     struct sockaddr_storage addr;
@@ -156,6 +153,7 @@ struct proxy_conf {
     unsigned upstreams_n;
 
     struct proxy_signing signing; /* edge */
+    bool has_tokens;              /* or keys, beside signing and listeners: any file of a secret */
     struct str peers_token; /* shield: what its edges send; empty: loopback, or client certificates, only */
     struct str peers_client_ca; /* shield: file of the authorities of client certificates; empty: none */
     struct proxy_rate_limit rate_limit;
@@ -176,6 +174,9 @@ struct proxy_conf {
 };
 
 #define PROXY_CONF_MAGIC 0x70436f6e /* "pCon" */
+
+/* Keys or tokens: nobody else may see the memory of a process that has it. */
+bool proxy_conf_holds_secrets(const struct proxy_conf *conf);
 
 /* Returns 0 and a snapshot, or a negative errno and one line in *error. */
 int proxy_conf_load(const char *path, enum proxy_role role, struct proxy_conf **out,

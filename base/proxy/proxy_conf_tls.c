@@ -38,7 +38,7 @@ void load_listen_tls(struct loader *l)
         };
         char why[TLS_WHY_BYTES];
 
-        items[i].http2 = raw->http2 != NULL ? *raw->http2 : PROXY_HTTP2_WITH_TLS && raw->tls != NULL;
+        items[i].http2 = raw->http2 != NULL ? *raw->http2 : raw->tls != NULL;
         options.http2 = items[i].http2;
         if (raw->tls == NULL)
             continue;
@@ -67,6 +67,7 @@ void load_upstream_tls(struct loader *l, const char *path, const struct raw_upst
         options.certificate_path = load_path(l, raw->certificate).p;
     if (raw->key != NULL)
         options.key_path = load_path(l, raw->key).p;
+    l->out->has_tokens = true;
     if (raw->name != NULL) {
         if (url_host_parse(str_z(raw->name), &name) < 0 || name.port != 0)
             conf_fail(l->conf, path, "`name`: expected a host name or an address, got \"%.80s\"", raw->name);

@@ -44,6 +44,7 @@ struct proxy_stats {
     struct histogram first_byte_ns[ACCESS_CACHE_VALUES];
     struct histogram duration_ns[ACCESS_CACHE_VALUES];
     uint64_t signatures[STAT_SIGNATURES];
+    uint64_t geo_known, geo_unknown; /* addresses looked up */
     uint64_t geo_blocked[STAT_GEOS], taken_down;
     uint64_t rate_limited_uid, rate_limited_address;    /* answered with 429 */
     uint64_t uncounted_requests, uncounted_connections; /* let pass because a table was full */

@@ -104,6 +104,10 @@ struct request {
     struct http1_chunked chunked_in;
     uint64_t body_bytes; /* of one that does not say its length, so far */
     struct fill *body_to;
+    bool body_awaited;        /* since body_awaited_ns */
+    uint64_t body_awaited_ns; /* the client had nothing more for us */
+    uint64_t body_waited_ns;  /* altogether, and what came meanwhile: for the least rate */
+    uint64_t body_window_bytes;
     bool body_over;
 
     uint64_t begun_ns, begun_unix_ns, first_byte_ns;
@@ -142,8 +146,8 @@ enum { REQUEST_BODY_RUN, REQUEST_BODY_WAIT, REQUEST_BODY_END };
 
 bool request_body_is_chunked(const struct request *r);
 uint64_t request_body_length(const struct request *r);
-/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error, or
- * -EMSGSIZE. */
+/* REQUEST_BODY_RUN with the next bytes (valid until consumed), WAIT (the fill is woken), END, or -enum http1_error,
+ * -EMSGSIZE, or -ETIMEDOUT: it comes slower than the least rate. */
 int request_body_next(struct request *r, struct str *run);
 void request_body_consume(struct request *r, size_t n);
 /* The fill pulls no more. */

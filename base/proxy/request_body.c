@@ -1,5 +1,6 @@
 /* The body of a request that is passed on: pulled by its fill, run by run, out of its carrier's buffers. */
 #include "proxy/request.h"
+#include "util/clock.h"
 
 #include <errno.h>
 
@@ -60,6 +61,26 @@ static int next_run(struct request *r, struct str in, struct str *run)
     return request_body_is_chunked(r) ? next_of_chunks(r, in, run) : next_of_length(r, in, run);
 }
 
+/* n bytes have come at last. Only time in which we waited for the client counts, and not that of the upstream. */
+static bool is_too_slow(struct request *r, size_t n)
+{
+    const struct proxy_limits *limits = &r->site->site->conf->limits;
+    uint64_t waited_ms, bytes = r->body_window_bytes + n;
+
+    if (!r->body_awaited)
+        return false;
+    r->body_awaited = false;
+    r->body_waited_ns += worker_now_ns(r->worker) - r->body_awaited_ns;
+    waited_ms = r->body_waited_ns / NS_PER_MS;
+    if (waited_ms < limits->client_rate_grace_ms)
+        return false;
+    r->body_waited_ns = r->body_window_bytes = 0;
+    if (bytes * 1000 >= limits->client_rate_min * waited_ms)
+        return false;
+    stat_inc(&r->worker->stats.slow_clients);
+    return true;
+}
+
 int request_body_next(struct request *r, struct str *run)
 {
     struct carrier *c = r->carrier;
@@ -75,6 +96,8 @@ int request_body_next(struct request *r, struct str *run)
     }
     if (r->body_over)
         return REQUEST_BODY_END;
+    if (result == REQUEST_BODY_RUN && is_too_slow(r, run->n))
+        return -ETIMEDOUT;
     if (result != REQUEST_BODY_WAIT)
         return result;
     end = c->ops->body_end(c);
@@ -85,12 +108,17 @@ int request_body_next(struct request *r, struct str *run)
     if (end != 0)
         return -HTTP1_BAD_REQUEST_LINE;
     c->ops->body_arm(c);
+    if (!r->body_awaited) {
+        r->body_awaited = true;
+        r->body_awaited_ns = worker_now_ns(r->worker);
+    }
     return REQUEST_BODY_WAIT;
 }
 
 void request_body_consume(struct request *r, size_t n)
 {
     r->carrier->ops->body_consume(r->carrier, n);
+    r->body_window_bytes += n;
     if (r->carrier->frames_body)
         r->body_bytes += n;
     if (request_body_is_chunked(r))

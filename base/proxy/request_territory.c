@@ -2,6 +2,14 @@
 #include "proxy/conn.h"
 #include "proxy/request.h"
 
+static void look_up(struct worker *w, const struct ip *address, char country[2])
+{
+    if (geo_country(w->territory->geo, address, country))
+        stat_inc(&w->stats.geo_known);
+    else
+        stat_inc(&w->stats.geo_unknown);
+}
+
 /* A connection's own address is looked up once, and again only in another database. */
 void request_find_country(struct request *r)
 {
@@ -12,11 +20,11 @@ void request_find_country(struct request *r)
     if (t == NULL || t->geo == NULL)
         return;
     if (!ip_eq(&client, &peer)) {
-        (void)geo_country(t->geo, &client, r->country);
+        look_up(r->worker, &client, r->country);
         return;
     }
     if (c->geo_serial != geo_serial(t->geo)) {
-        (void)geo_country(t->geo, &peer, c->country);
+        look_up(r->worker, &peer, c->country);
         c->geo_serial = geo_serial(t->geo);
     }
     memcpy(r->country, c->country, sizeof r->country);

@@ -186,6 +186,14 @@ int upward_render(struct fill *f)
     return 0;
 }
 
+void upward_forget(struct fill *f)
+{
+    if (f->out == NULL)
+        return;
+    explicit_bzero(f->out, f->out_n);
+    free(TAKE(&f->out));
+}
+
 bool upward_is_loop(const struct fields *fields, const char *base, struct str name, const char *instance)
 {
     struct field_members it = field_members_of(fields, base, FIELD_CDN_LOOP);

@@ -24,6 +24,8 @@ uint64_t upward_variant(struct str vary, const struct fields *fields, const char
 /* Renders f->out for f->upstream: request line, Host, the fields, then Range, conditionals, framing, Via,
  * CDN-Loop (RFC 8586) and peer token as they apply. Sets f->asked_range. 0 or -ENOMEM. */
 int upward_render(struct fill *f);
+/* Frees that head, in which the upstream's token stands. */
+void upward_forget(struct fill *f);
 
 /* True when CDN-Loop says that this process has passed the request on already. */
 bool upward_is_loop(const struct fields *fields, const char *base, struct str name, const char *instance);

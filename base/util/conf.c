@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define SECRET_TEXT_MIN 16
+
 /* ---- Errors ---- */
 
 static void error_vset(struct conf_error *error, const char *name, unsigned line, const char *path,
@@ -44,6 +46,19 @@ static void error_set(struct conf_error *error, const char *name, unsigned line,
     va_end(args);
 }
 
+/* Whoever puts a secret where a name belongs must not find it in a log. A key of 16 bytes has 24 characters. */
+static void hide_quoted(char *text)
+{
+    char *begin = strchr(text, '"');
+    while (begin != NULL) {
+        char *end = strchr(begin + 1, '"');
+        size_t n = end != NULL ? (size_t)(end - begin) - 1 : strlen(begin + 1);
+        if (n >= SECRET_TEXT_MIN)
+            memset(begin + 1, '*', n);
+        begin = end != NULL ? strchr(end + 1, '"') : NULL;
+    }
+}
+
 int conf_fail(struct conf *conf, const char *path, const char *format, ...)
 {
     CHECK_MAGIC(conf, CONF_MAGIC);
@@ -51,6 +66,8 @@ int conf_fail(struct conf *conf, const char *path, const char *format, ...)
     va_start(args, format);
     error_vset(conf->error, conf->name, path != NULL ? conf_line(conf, path) : 0, path, format, args);
     va_end(args);
+    if (conf->flags & CONF_SECRET)
+        hide_quoted(conf->error->text);
     return -EINVAL;
 }
 
@@ -60,6 +77,8 @@ int conf_fail_at(struct conf *conf, unsigned line, const char *path, const char 
     va_start(args, format);
     error_vset(conf->error, conf->name, line, path[0] != '\0' ? path : NULL, format, args);
     va_end(args);
+    if (conf->flags & CONF_SECRET)
+        hide_quoted(conf->error->text);
     return -EINVAL;
 }
 
@@ -305,6 +324,7 @@ static int open_owned(const char *name, char *text, size_t text_n, unsigned flag
     if (conf == NULL || name_copy == NULL) {
         free(conf);
         free(name_copy);
+        explicit_bzero(text, text_n);
         free(text);
         error_set(error, name, 0, "out of memory");
         return -ENOMEM;
@@ -355,26 +375,14 @@ int conf_open_text(const char *name, struct str text, unsigned flags, struct con
     return open_owned(name, copy, text.n, flags, out, error);
 }
 
-static void wipe_scalars(struct conf *conf)
-{
-    for (int i = 1; conf_node(conf, i) != NULL; i++) {
-        yaml_node_t *node = conf_node(conf, i);
-        if (node->type == YAML_SCALAR_NODE)
-            explicit_bzero(node->data.scalar.value, node->data.scalar.length);
-    }
-}
-
 void conf_close(struct conf **pconf)
 {
     struct conf *conf = TAKE(pconf);
     if (conf == NULL)
         return;
     CHECK_MAGIC(conf, CONF_MAGIC);
-    if (conf->has_document) {
-        if (conf->flags & CONF_SECRET)
-            wipe_scalars(conf);
-        yaml_document_delete(&conf->document);
-    }
+    if (conf->has_document)
+        yaml_document_delete(&conf->document); /* wiped (conf_memory.c) */
     if (conf->flags & CONF_SECRET)
         explicit_bzero(conf->text, conf->text_n);
     free(conf->text);

@@ -25,6 +25,9 @@ static inline struct str conf_scalar(const yaml_node_t *node)
     return str_of((const char *)node->data.scalar.value, node->data.scalar.length);
 }
 
+/* For libcyaml, which would leave secrets in freed memory (conf_memory.c). */
+void *conf_wiping_memory(void *context, void *p, size_t n);
+
 /* As conf_fail, at a line that is known. */
 int conf_fail_at(struct conf *conf, unsigned line, const char *path, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -252,32 +252,6 @@ static int check_value(struct conf *conf, const cyaml_schema_value_t *schema, ya
 
 /* ---- Loading ---- */
 
-struct sized {
-    size_t n;
-    _Alignas(max_align_t) char bytes[];
-};
-
-/* For libcyaml, which would leave secrets in freed memory. */
-static void *wiping_memory(void *ctx, void *ptr, size_t n)
-{
-    (void)ctx;
-    struct sized *old = ptr != NULL ? CONTAINER_OF(ptr, struct sized, bytes) : NULL;
-    struct sized *new = NULL;
-    if (n > 0) {
-        new = malloc(sizeof(*new) + n);
-        if (new == NULL)
-            return NULL;
-        new->n = n;
-        if (old != NULL)
-            memcpy(new->bytes, old->bytes, old->n < n ? old->n : n);
-    }
-    if (old != NULL) {
-        explicit_bzero(old->bytes, old->n);
-        free(old);
-    }
-    return new != NULL ? new->bytes : NULL;
-}
-
 static void keep_log(cyaml_log_t level, void *ctx, const char *format, va_list args)
 {
     char line[256];
@@ -293,7 +267,7 @@ static cyaml_config_t config_of(struct conf *conf)
     return (cyaml_config_t){.log_fn = keep_log,
                             .log_ctx = conf,
                             .log_level = CYAML_LOG_ERROR,
-                            .mem_fn = wiping_memory,
+                            .mem_fn = conf_wiping_memory,
                             .flags = CYAML_CFG_NO_ALIAS};
 }
 

@@ -86,12 +86,12 @@ class Starter:
         self.running.append(program)
         return program
 
-    def nginx(self, root=None, port=None):
+    def nginx(self, root=None, port=None, tls=None):
         folder = self._next("nginx")
         if root is None:
             root = folder / "root"
             (root / "objects").mkdir(parents=True)
-        program = Nginx(folder, root, port)
+        program = Nginx(folder, root, port, tls)
         self.running.append(program)
         return program
 

@@ -11,6 +11,7 @@ import random
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -263,6 +264,26 @@ class Connection:
             self.s.settimeout(PATIENCE)
 
 
+class TLSConnection(Connection):
+    """The same over TLS. Without `ca` nothing is verified; attributes of the context as keywords."""
+
+    def __init__(self, port, ca=None, server_name=HOST, alpn=None, source=None, receive_buffer=None, **attributes):
+        super().__init__(port, source, receive_buffer=receive_buffer)
+        context = ssl.create_default_context(cafile=ca)
+        if ca is None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        for name, value in attributes.items():
+            setattr(context, name, value)
+        try:
+            # An end without close_notify is an error, not an end.
+            self.s = context.wrap_socket(self.s, server_hostname=server_name, suppress_ragged_eofs=False)
+        except BaseException:
+            self.s.close()
+            raise
+
+
 def ask(port, target, method="GET", fields=(), body=b"", source=None, **more):
     with Connection(port, source) as c:
         return c.ask(target, method, fields, body, **more)
@@ -412,7 +433,66 @@ class Segue(Process):
         assert status == self.expect_exit, f"{self.name} ended with {status}:\n{self.log()}"
 
 
+# --- certificates ---
+
+CA_CONF = """
+[ca]
+default_ca = tests
+[tests]
+database = {folder}/index
+new_certs_dir = {folder}
+rand_serial = yes
+default_md = sha256
+policy = any
+copy_extensions = copy
+unique_subject = no
+[any]
+commonName = supplied
+"""
+
+
+def openssl(*argv, data=None):
+    done = subprocess.run(["openssl", *map(str, argv)], input=data, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, (argv, done.stderr.decode())
+    return done.stdout
+
+
+class Authority:
+    """Issues certificates as an operator's authority does, by the openssl command."""
+
+    def __init__(self, folder, name="Tests"):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.certificate, self.key, self.n = self.folder / "ca.pem", self.folder / "ca.key", 0
+        (self.folder / "index").write_text("")
+        (self.folder / "ca.conf").write_text(CA_CONF.format(folder=self.folder))
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 10, "-keyout",
+                self.key, "-out", self.certificate, "-subj", f"/CN={name}")
+
+    def issue(self, *names, kind="ec", since="20200101000000Z", until="20400101000000Z"):
+        """A certificate for these names, and its key: ("cert.pem", "key.pem") for a configuration."""
+        self.n += 1
+        cert, key, request = (self.folder / f"{self.n}.{end}" for end in ("pem", "key", "csr"))
+        how = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"] if kind == "ec" else ["rsa:2048"]
+        openssl("req", "-newkey", *how, "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={names[0]}", "-addext",
+                "subjectAltName=" + ",".join(("IP:" if name[0].isdigit() else "DNS:") + name for name in names))
+        openssl("ca", "-batch", "-notext", "-config", self.folder / "ca.conf", "-cert", self.certificate, "-keyfile",
+                self.key, "-startdate", since, "-enddate", until, "-in", request, "-out", cert)
+        key.chmod(0o600)
+        return cert, key
+
+    def listener(self, *names, **more):
+        """The `tls` of a listener, for the name that all tests ask for unless told otherwise."""
+        cert, key = self.issue(*(names or (HOST, "127.0.0.1")), **more)
+        return {"certificate": str(cert), "key": str(key)}
+
+
 # --- origins ---
+
+NGINX_TLS = """ ssl;
+        ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; {more}
+        add_header X-SNI $ssl_server_name always; add_header X-ALPN $ssl_alpn_protocol always;
+        add_header X-TLS $ssl_protocol always; add_header X-Connection $connection always"""
 
 NGINX_CONF = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log warn;
@@ -428,7 +508,7 @@ http {{
     keepalive_requests 100000;
     map $arg_rate $limit {{ default $arg_rate; '' 0; }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096{tls};
         root {root};
         limit_rate $limit;
         add_header Cache-Control $arg_cc always;
@@ -462,11 +542,13 @@ class Nginx(Process):
     """A real origin. Whatever the first segment of the path, x-NAME is one file, so that rules of the edge can be
     told apart by it; parameters of the query become fields of the answer."""
 
-    def __init__(self, folder, root, port=None):
+    def __init__(self, folder, root, port=None, tls=None):
+        """tls: (certificate, key), and more lines of nginx's own."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.root, self.port = folder, pathlib.Path(root), port or free_port()
-        (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, root=root, port=self.port))
+        self.folder, self.root, self.port, self.tls = folder, pathlib.Path(root), port or free_port(), tls
+        lines = "" if tls is None else NGINX_TLS.format(certificate=tls[0], key=tls[1], more="".join(tls[2:]))
+        (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, root=root, port=self.port, tls=lines))
         super().__init__(["nginx", "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"],
                          folder / "log")
         until(self._is_up, f"nginx answers {self.log()}")
@@ -475,16 +557,22 @@ class Nginx(Process):
     def _is_up(self):
         assert self.popen.poll() is None, self.log()
         try:
-            return ask(self.port, "/any/up").status == 200
+            return self.ask("/any/up").status in (200, 400)  # 400: it asks for a certificate
         except (OSError, Closed):
             return False
+
+    def ask(self, target):
+        if self.tls is None:
+            return ask(self.port, target)
+        with TLSConnection(self.port) as c:
+            return c.ask(target)
 
     def requests(self, part):
         """Lines of its log that hold this text. nginx writes a line when it has sent the answer, before it looks at
         a later request: once ours is logged, so is all that we have had an answer for."""
         self.sentinels += 1
         mark = f"/any/sentinel-{self.sentinels} "
-        ask(self.port, mark.strip())
+        self.ask(mark.strip())
         log = self.folder / "access.log"
         text = until(lambda: (lambda t: mark in t and t)(log.read_text()), "nginx logs")
         return [line for line in text.splitlines() if part in line]
@@ -509,7 +597,7 @@ class Asked:
         self.method, self.target, self.version = lines[0].split(" ")
         self.fields = [tuple(p.strip() for p in line.split(":", 1)) for line in lines[1:] if line]
         self.connection = connection
-        self.body = b""
+        self.body, self.has_body = b"", False
 
     def all(self, name):
         return [v for n, v in self.fields if n.lower() == name.lower()]
@@ -578,7 +666,10 @@ class ScriptedOrigin:
 
 
 def read_body(asked, c):
-    """The body of a request, as it was framed."""
+    """The body of a request, as it was framed; read once."""
+    if asked.has_body:
+        return asked.body
+    asked.has_body = True
     if asked.get("Transfer-Encoding") == "chunked":
         while size := int(c._until(b"\r\n"), 16):
             asked.body += c.exactly(size)

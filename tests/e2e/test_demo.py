@@ -100,7 +100,7 @@ def test_the_page_plays_in_a_browser(tmp_path):
 
 def test_what_it_prints_works_as_printed(demo, tmp_path):
     run = demo("--listeners", "0")
-    signed, unsigned = run.lines("curl")
+    signed, unsigned, norway, america = run.lines("curl")
     first, second = paste(signed, tmp_path), paste(signed, tmp_path)
     for answer in (first, second):
         assert answer.returncode == 0 and re.match(r"HTTP/1\.1 200 ", answer.stdout), answer.stdout + answer.stderr
@@ -117,6 +117,12 @@ def test_what_it_prints_works_as_printed(demo, tmp_path):
     assert re.match(r"HTTP/1\.1 403 ", refused.stdout)
     assert re.search(r"^segue-reason: signature\s*$", refused.stdout, re.IGNORECASE | re.MULTILINE)
 
+    assert re.match(r"HTTP/1\.1 200 ", paste(norway, tmp_path).stdout)
+    for line in (america, norway.replace("193.212.1.1", "127.0.0.1")): # and where no country is known
+        refused = paste(line, tmp_path)
+        assert re.match(r"HTTP/1\.1 403 ", refused.stdout)
+        assert re.search(r"^segue-reason: geo\s*$", refused.stdout, re.IGNORECASE | re.MULTILINE)
+
     for line, codec in zip(run.lines("ffplay"), ("vorbis", "aac"), strict=True):
         # Long enough to hear something; ffplay itself plays in real time.
         heard = paste(f"timeout --preserve-status -s INT 4 {line}", tmp_path)
@@ -127,6 +133,13 @@ def test_what_it_prints_works_as_printed(demo, tmp_path):
     base = re.search(r"(http://[\d.:]+)/demo/", run.text()).group(1)
     answer = paste(f"curl -sS -o /dev/null -w '%{{http_code}}' '{base}{own.stdout.strip()}'", tmp_path)
     assert answer.stdout == "200", own.stdout + own.stderr
+
+    (take_down,) = run.lines("echo")
+    assert paste(take_down, tmp_path).returncode == 0
+    deadline = time.monotonic() + 20
+    while not (answer := paste(signed, tmp_path).stdout).startswith("HTTP/1.1 403 ") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert re.search(r"^segue-reason: rights\s*$", answer, re.IGNORECASE | re.MULTILINE), answer
 
 
 def test_figures_move_and_ctrl_c_ends_all(demo):

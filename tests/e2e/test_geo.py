@@ -101,10 +101,13 @@ def test_a_client_without_a_proxy(edge_at, places):
     forwarded = [("X-Forwarded-For", WHERE["SE"])]
     assert verdict(edge.ask("/nordic/x-small", fields=forwarded, source="127.0.0.2")) == "geo"
     with edge.connect() as c:
+        before = edge.metric("geo_lookups_total", result="unknown")
         assert [verdict(c.ask(sign(TRACK, geo="FR"))) for _ in range(3)] == ["geo"] * 3
+        assert edge.metric("geo_lookups_total", result="unknown") == before + 1
         # Its proxy speaks of others between its own.
         assert c.ask("/nordic/x-small", fields=forwarded).status == 200
         assert verdict(c.ask("/nordic/x-small")) == "geo"
+        assert edge.metric("geo_lookups_total", result="unknown") == before + 1
         shutil.copy(places / "swapped.mmdb", edge.database)
         edge.reload()
         until(lambda: c.ask(sign(TRACK, geo="FR")).status == 200, "the connection's country is looked up anew")

@@ -1,5 +1,6 @@
 """Clients and origins that mean harm: what they must not be able to make a running edge or shield do."""
 
+import resource
 import threading
 import time
 
@@ -340,6 +341,42 @@ def test_pipelined_bytes_do_not_use_up_the_receive_buffers(start, scripted):
         go.set()
         for c in held:
             c.close()
+
+
+def test_many_who_pipeline_a_little_do_not_either(start, scripted):
+    """Two receive buffers each are nothing to speak of; those of 9,000 connections are all that a worker has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard >= 10000, "the limit of open files is too low for this test: raise ulimit -Hn"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    go = threading.Event()
+    scripted.on("/plain/wait", lambda asked, c: go.wait(PATIENCE) and reply(200, b"late")(asked, c))
+    scripted.on("/pass/quick", reply(200, b"quick"))
+    edge = start.edge(scripted.port, workers=1)
+    held = []
+    try:
+        for i in range(9000):
+            c = edge.connect(source=f"127.0.2.{1 + i % 16}")
+            c.request("/plain/wait")
+            held.append(c)
+        # Who is not one of them has begun before, and may go on.
+        with edge.connect() as good:
+            assert good.ask("/pass/quick").body == b"quick"
+            until(lambda: edge.metric("connections", state="active") == 9000, "all wait")
+            for c in held:
+                c.send(b"GET /pass/quick HTTP/1.1\r\nHost: audio.test\r\nX: " + b"j" * 2500 + b"\r\n\r\n")
+            for _ in range(3):
+                assert good.ask("/pass/quick").body == b"quick"
+                with edge.connect() as c:
+                    assert c.ask("/pass/quick").body == b"quick"
+        go.set()
+        # Each has its first answer, whether or not what it sent ahead was kept.
+        for c in held:
+            assert c.answer().body == b"late"
+    finally:
+        go.set()
+        for c in held:
+            c.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_body_of_unknown_length_is_kept(edge, scripted):

@@ -1,5 +1,6 @@
 """Methods beside GET and HEAD: passed where the rule lists them, their bodies streamed, and what they invalidate."""
 
+import time
 import pytest
 
 from harness import *
@@ -150,6 +151,43 @@ def test_body_that_stops(start, scripted, keeper):
         a = c.answer()
         assert a.status == 408 and a.problem and a.get("Connection") == "close", a
         assert c.rest() == b""
+
+
+def test_body_that_trickles_is_cut_off(start, scripted, fresh):
+    """It would hold an upstream's connection for as long as it likes: client_rate_min is for both directions."""
+    path = f"/post/{fresh()}"
+    scripted.on(path, lambda asked, c: c.rest() and False)
+    edge = start.edge(scripted.port, workers=1, limits={"client_rate_min": "1KB/s", "client_rate_grace": "1s"})
+    for fields, piece in (([("Content-Length", "100000")], b"x"), ([("Transfer-Encoding", "chunked")], b"1\r\nx\r\n")):
+        with edge.connect() as c:
+            c.request(path, "POST", fields)
+            end = time.monotonic() + PATIENCE
+            c.s.settimeout(0.02)
+            while b"\r\n\r\n" not in c.buffer:
+                assert time.monotonic() < end, "it may trickle for ever"
+                c.send(piece)
+                try:
+                    c._more()
+                except TimeoutError:
+                    pass
+            c.s.settimeout(PATIENCE)
+            a = c.answer()
+            assert a.status == 408 and a.get("Connection") == "close"
+    assert edge.metric("slow_clients_total") == 2
+
+
+def test_body_that_is_slow_but_not_too_slow(start, scripted, fresh):
+    path, body = f"/post/{fresh()}", b"0123456789" * 500
+    scripted.on(path, reply(200, b"thanks"))
+    edge = start.edge(scripted.port, workers=1, limits={"client_rate_min": "100B/s", "client_rate_grace": "1s"})
+    with edge.connect() as c:
+        c.request(path, "POST", [("Content-Length", str(len(body)))])
+        for i in range(0, len(body), 100):
+            c.send(body[i:i + 100])
+            time.sleep(0.05)
+        assert c.answer().body == b"thanks"
+    assert scripted.requests(path)[0].body == body
+    assert edge.metric("slow_clients_total") == 0
 
 
 def test_client_goes_in_the_middle_of_its_body(faulty, scripted, fresh):

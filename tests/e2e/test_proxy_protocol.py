@@ -5,6 +5,7 @@ import contextlib
 import json
 import pathlib
 import socket
+import ssl
 import struct
 import subprocess
 
@@ -203,3 +204,26 @@ def test_nginx_passes_connections_on(edge, files, fresh, tmp_path):
     finally:
         nginx.signal(15)
         nginx.wait()
+
+
+def test_tls_begins_after_the_header(start, origin, files, tmp_path):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}", "-keyout", tmp_path / "key.pem",
+                    "-out", tmp_path / "cert.pem"], check=True, capture_output=True)
+    (tmp_path / "key.pem").chmod(0o600)
+    ports = [free_port(), free_port()]
+    edge = start.edge(origin.port, access_log={"path": "access.log"}, listen=[
+        {"address": f"127.0.0.1:{ports[0]}"},
+        {"address": f"127.0.0.1:{ports[1]}", "proxy_protocol": [PROXY],
+         "tls": {"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")}}])
+    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    for pieces in (None, 5):
+        with Connection(ports[1], PROXY) as c:
+            header = v2("192.0.2.77")
+            for i in range(0, len(header), pieces or len(header)):
+                c.send(header[i:i + (pieces or len(header))])
+            c.s = context.wrap_socket(c.s, server_hostname=HOST)
+            assert c.ask(sign(TRACK, ip="192.0.2.77")).body == files["segment"]
+    assert set(clients_of(edge, TRACK)) == {"192.0.2.77"}
+    with Connection(ports[1], PROXY) as c, pytest.raises(OSError):
+        context.wrap_socket(c.s, server_hostname=HOST)  # without a header: closed

@@ -319,6 +319,11 @@ bool io_recv_scarce(const struct io *io)
     return io->free_n <= io->buffers_n / 4;
 }
 
+bool io_recv_nearly_out(const struct io *io)
+{
+    return io->free_n <= io->buffers_n / 8;
+}
+
 bool io_recv_stop(struct io *io, struct io_recv *r)
 {
     while (r->head != IO_RECV_NONE)

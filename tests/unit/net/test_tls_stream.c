@@ -1,189 +1,5 @@
 /* TLS streams on real sockets: a server's and a client's in one loop. */
-#include "../io/io_fixture.h"
-#include "net/stream.h"
-#include "net/tls_internal.h"
-#include "tls_fixture.h"
-
-#include <openssl/err.h>
-
-static struct authority ca;
-
-/* --- one end of a connection --- */
-
-struct end {
-    struct actor actor;
-    struct io *io;
-    struct stream stream;
-    int fd;
-    struct stream_send send;
-    struct iovec vecs[4];
-    bool sending, sent;
-    int send_error;
-    /* what has come, if it reads by peeking */
-    bool reads;
-    size_t got, step; /* step: takes so many at a time; 0: all */
-    int end;
-    /* or into memory of its own */
-    bool reads_into;
-    struct io_op op;
-    char *into;
-    size_t into_n;
-    bool stopping, stopped;
-};
-
-static void read_all(struct end *e)
-{
-    struct str run;
-
-    while ((run = stream_peek(e->io, &e->stream)).n > 0) {
-        size_t n = e->step > 0 && e->step < run.n ? e->step : run.n;
-
-        assert_pattern(run.p, n, e->got);
-        e->got += n;
-        stream_consume(e->io, &e->stream, n);
-    }
-    e->end = stream_end(&e->stream);
-    if (e->end == 0)
-        stream_arm(e->io, &e->stream);
-}
-
-static void read_into(struct end *e)
-{
-    int n;
-
-    if (io_op_take(&e->op, &n)) {
-        if (n > 0) {
-            assert_pattern(e->into, (size_t)n, e->got);
-            e->got += (size_t)n;
-        } else {
-            e->end = n == 0 ? -ENODATA : n;
-        }
-    }
-    if (!e->op.in_flight && e->end == 0)
-        stream_recv_into(e->io, &e->stream, &e->op, &e->actor.flow, e->into, e->into_n);
-}
-
-static void end_run(struct actor *a)
-{
-    struct end *e = CONTAINER_OF(a, struct end, actor);
-    int error;
-
-    if (e->stopping) {
-        if (!e->stopped && stream_stop(e->io, &e->stream))
-            e->stopped = true;
-        return;
-    }
-    if (e->sending && stream_send_take(e->io, &e->stream, &e->send, &error)) {
-        e->sending = false;
-        e->sent = true;
-        e->send_error = error;
-    }
-    if (stream_handshake(&e->stream) != 0)
-        return;
-    if (e->reads)
-        read_all(e);
-    if (e->reads_into)
-        read_into(e);
-}
-
-struct pair {
-    struct io *io;
-    struct tls_stats stats;
-    struct tls_local *local;
-    struct end server, client;
-};
-
-static void pair_open(struct pair *p, const struct tls_local_options *options)
-{
-    struct tls_local_options local =
-        options != NULL
-            ? *options
-            : (struct tls_local_options){.handshakes_max = 16, .hello_ms = 5000, .handshake_ms = 10000};
-
-    memset(p, 0, sizeof *p);
-    local.stats = &p->stats;
-    p->io = make_io(64, 64, 2048, 0);
-    assert_int_equal(tls_local_create(&p->local, p->io, &local), 0);
-    tcp_pair(&p->server.fd, &p->client.fd);
-    set_nonblocking(p->client.fd);
-    p->server.io = p->client.io = p->io;
-    actor_init(&p->server.actor, end_run);
-    actor_init(&p->client.actor, end_run);
-    stream_init(&p->server.stream, p->server.fd, &p->server.actor.flow, true);
-    stream_init(&p->client.stream, p->client.fd, &p->client.actor.flow, false);
-}
-
-static void end_close(struct end *e)
-{
-    e->stopping = true;
-    io_wake(e->io, &e->actor.flow);
-    assert_true(RUN_UNTIL(e->io, e->stopped));
-    assert_null(e->stream.tls);
-    if (e->fd >= 0)
-        close(e->fd);
-    e->fd = -1;
-}
-
-static void pair_close(struct pair *p)
-{
-    if (!p->client.stopped)
-        end_close(&p->client);
-    if (!p->server.stopped)
-        end_close(&p->server);
-    run_for(p->io, 2 * NS_PER_MS);
-    assert_int_equal(stat_get(&p->stats.handshaking), 0);
-    tls_local_destroy(&p->local);
-    io_destroy(&p->io);
-}
-
-static void start(struct pair *p, struct tls_server *s, struct tls_client *c, const char *name)
-{
-    assert_int_equal(stream_tls_accept(p->io, &p->server.stream, p->local, s), 0);
-    assert_int_equal(stream_tls_connect(p->io, &p->client.stream, p->local, c, str_z(name)), 0);
-}
-
-#define shaken(p)                                                                                            \
-    (stream_handshake(&(p)->server.stream) != -EAGAIN && stream_handshake(&(p)->client.stream) != -EAGAIN)
-
-static void shake(struct pair *p)
-{
-    assert_true(RUN_UNTIL(p->io, shaken(p)));
-    if (stream_handshake(&p->server.stream) != 0 || stream_handshake(&p->client.stream) != 0)
-        fail_msg("server: %s; client: %s", stream_tls_why(&p->server.stream),
-                 stream_tls_why(&p->client.stream));
-}
-
-/* Sends the pattern from `at` on, cut as given, until it is given to the kernel. */
-static void begin_send(struct end *e, const char *bytes, const size_t *cuts, unsigned cuts_n)
-{
-    for (unsigned i = 0; i < cuts_n; i++) {
-        e->vecs[i] = (struct iovec){(void *)(uintptr_t)bytes, cuts[i]};
-        bytes += cuts[i];
-    }
-    e->sending = true;
-    e->sent = false;
-    stream_send(e->io, &e->stream, &e->send, &e->actor.flow, e->vecs, cuts_n);
-}
-
-static void check_transfer(struct pair *p, struct end *from, struct end *to, const size_t *cuts,
-                           unsigned cuts_n)
-{
-    size_t n = 0;
-    char *bytes;
-
-    for (unsigned i = 0; i < cuts_n; i++)
-        n += cuts[i];
-    bytes = pattern_bytes(n);
-    to->got = 0;
-    to->end = 0;
-    io_wake(p->io, &to->actor.flow);
-    begin_send(from, bytes, cuts, cuts_n);
-    assert_true(RUN_UNTIL(p->io, from->sent && to->got >= n));
-    assert_int_equal(from->send_error, 0);
-    assert_int_equal(to->got, n);
-    assert_int_equal(to->end, 0);
-    free(bytes);
-}
+#include "tls_pair.h"
 
 /* --- tests --- */
 
@@ -246,11 +62,292 @@ static void test_into_memory(void **state)
     tls_client_unref(&c);
 }
 
+static void test_ends(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    struct pair p;
+    const size_t n = 1000;
+
+    (void)state;
+    /* close_notify of either side, while the other goes on */
+    pair_open(&p, NULL);
+    start(&p, s, c, "a.example");
+    shake(&p);
+    p.server.reads = p.client.reads = true;
+    check_transfer(&p, &p.client, &p.server, &n, 1);
+    stream_end_sending(p.io, &p.client.stream);
+    assert_true(RUN_UNTIL(p.io, p.server.end != 0));
+    assert_int_equal(p.server.end, -ENODATA);
+    check_transfer(&p, &p.server, &p.client, &n, 1);
+    stream_end_sending(p.io, &p.server.stream);
+    assert_true(RUN_UNTIL(p.io, p.client.end != 0));
+    assert_int_equal(p.client.end, -ENODATA);
+    pair_close(&p);
+
+    /* the end of the TCP stream alone: a client may, a server may not */
+    pair_open(&p, NULL);
+    start(&p, s, c, "a.example");
+    shake(&p);
+    p.server.reads = p.client.reads = true;
+    io_wake(p.io, &p.server.actor.flow);
+    io_wake(p.io, &p.client.actor.flow);
+    shutdown(p.client.fd, SHUT_WR);
+    assert_true(RUN_UNTIL(p.io, p.server.end != 0));
+    assert_int_equal(p.server.end, -ENODATA);
+    shutdown(p.server.fd, SHUT_WR);
+    assert_true(RUN_UNTIL(p.io, p.client.end != 0));
+    assert_int_equal(p.client.end, -ECONNRESET);
+    assert_non_null(strstr(stream_tls_why(&p.client.stream), "close_notify"));
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
+/* Whatever the turn, a stream can be stopped, and everything is given back. */
+static void test_stop_in_any_state(void **state)
+{
+    struct tls_server *s = make_server("rsa", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+
+    (void)state;
+    for (unsigned turns = 0; turns < 24; turns++) {
+        struct pair p;
+
+        pair_open(&p, NULL);
+        start(&p, s, c, "a.example");
+        p.server.reads = p.client.reads = true;
+        for (unsigned i = 0; i < turns; i++)
+            assert_int_equal(io_run_once(p.io, NS_PER_MS), 0);
+        if (turns % 2 == 0)
+            end_close(&p.client);
+        else
+            end_close(&p.server);
+        pair_close(&p);
+    }
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
+/* The peer does not read: the send waits, holds one window, and ends when it is told to. */
+static void test_cancelled_send(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    const size_t n = 32u << 20;
+    char *bytes = calloc(1, n);
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, NULL);
+    start(&p, s, c, "a.example");
+    shake(&p);
+    begin_send(&p.server, bytes, &n, 1);
+    run_for(p.io, 50 * NS_PER_MS);
+    assert_false(p.server.sent);
+    assert_true(p.local->slabs.in_use <= 1);
+    stream_send_cancel(p.io, &p.server.stream, &p.server.send);
+    assert_true(RUN_UNTIL(p.io, p.server.sent));
+    assert_int_equal(p.server.send_error, -ECANCELED);
+    begin_send(&p.server, bytes, &n, 1); /* the stream can send no more */
+    assert_true(RUN_UNTIL(p.io, p.server.sent));
+    assert_true(p.server.send_error < 0);
+    pair_close(&p);
+    free(bytes);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
+static void test_cancelled_receive(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    char into[100];
+    struct pair p;
+    int result;
+
+    (void)state;
+    pair_open(&p, NULL);
+    start(&p, s, c, "a.example");
+    shake(&p);
+    stream_recv_into(p.io, &p.client.stream, &p.client.op, &p.client.actor.flow, into, sizeof into);
+    stream_recv_into(p.io, &p.server.stream, &p.server.op, &p.server.actor.flow, into, sizeof into);
+    run_for(p.io, 5 * NS_PER_MS);
+    assert_true(p.client.op.in_flight && p.server.op.in_flight);
+    stream_cancel(p.io, &p.client.stream, &p.client.op);
+    stream_cancel(p.io, &p.server.stream, &p.server.op);
+    assert_true(RUN_UNTIL(p.io, p.client.op.done && p.server.op.done));
+    assert_true(io_op_take(&p.client.op, &result));
+    assert_int_equal(result, -ECANCELED);
+    assert_true(io_op_take(&p.server.op, &result));
+    assert_int_equal(result, -ECANCELED);
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
+/* An idle connection owns no buffer, and of OpenSSL nothing but two cipher contexts. */
+static void test_idle_owns_nothing(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    const size_t n = 100000;
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, NULL);
+    start(&p, s, c, "a.example");
+    shake(&p);
+    p.server.reads = p.client.reads = true;
+    check_transfer(&p, &p.client, &p.server, &n, 1);
+    check_transfer(&p, &p.server, &p.client, &n, 1);
+    run_for(p.io, 5 * NS_PER_MS);
+    assert_int_equal(p.local->slabs.in_use + p.local->small.in_use + p.local->handshakes.in_use, 0);
+    assert_int_equal(p.local->streams.in_use, 2);
+    assert_int_equal(stream_unread_buffers(&p.server.stream), 0);
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
+static void test_failed_verification(void **state)
+{
+    static const struct {
+        const char *identity, *name, *why;
+        bool trusted;
+    } cases[] = {
+        {"ec", "a.example", "self-signed certificate in certificate chain", false},
+        {"ec", "b.example", "hostname mismatch", true},
+        {"ec", "192.0.2.1", "IP address mismatch", true},
+        {"expired", "a.example", "certificate has expired", true},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        struct authority other = make_authority("other");
+        struct tls_server *s = make_server(cases[i].identity, NULL, false);
+        struct tls_client *c = make_client(cases[i].trusted ? ca.path : other.path, NULL);
+        struct pair p;
+
+        pair_open(&p, NULL);
+        start(&p, s, c, cases[i].name);
+        assert_true(RUN_UNTIL(p.io, shaken(&p)));
+        assert_int_equal(stream_handshake(&p.client.stream), -EPROTO);
+        if (strstr(stream_tls_why(&p.client.stream), cases[i].why) == NULL)
+            fail_msg("%s", stream_tls_why(&p.client.stream));
+        assert_true(RUN_UNTIL(p.io, stream_end(&p.server.stream) != 0)); /* it was told */
+        assert_non_null(strstr(stream_tls_why(&p.server.stream), "alert"));
+        assert_int_equal(stat_get(&p.stats.client_handshakes_failed), 1);
+        pair_close(&p);
+        tls_server_unref(&s);
+        tls_client_unref(&c);
+        free_authority(&other);
+    }
+}
+
+static void test_address_and_both_certificates(void **state)
+{
+    struct tls_server *s = make_server("address", ca.path, false);
+    struct tls_client *with = make_client(ca.path, "rsa"), *without = make_client(ca.path, NULL);
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, NULL);
+    start(&p, s, with, "192.0.2.7");
+    shake(&p);
+    pair_close(&p);
+    pair_open(&p, NULL);
+    start(&p, s, without, "192.0.2.7");
+    assert_true(RUN_UNTIL(p.io, stream_handshake(&p.server.stream) != -EAGAIN));
+    assert_int_equal(stream_handshake(&p.server.stream), -EPROTO);
+    assert_non_null(strstr(stream_tls_why(&p.server.stream), "certificate"));
+    assert_int_equal(stat_get(&p.stats.handshakes_failed), 1);
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&with);
+    tls_client_unref(&without);
+}
+
+/* --- the gate --- */
+
+static void test_time_limits(void **state)
+{
+    const struct tls_local_options options = {.handshakes_max = 4, .hello_ms = 30, .handshake_ms = 60};
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct pair p;
+
+    (void)state;
+    for (unsigned sends = 0; sends < 2; sends++) {
+        pair_open(&p, &options);
+        assert_int_equal(stream_tls_accept(p.io, &p.server.stream, p.local, s), 0);
+        if (sends)
+            assert_int_equal(send(p.client.fd, "\x16\x03\x01", 3, 0), 3);
+        assert_true(RUN_UNTIL(p.io, stream_handshake(&p.server.stream) != -EAGAIN));
+        assert_int_equal(stream_handshake(&p.server.stream), -ETIMEDOUT);
+        assert_int_equal(stat_get(&p.stats.handshakes_timeout), 1);
+        assert_int_equal(stat_get(&p.stats.handshaking), 0);
+        pair_close(&p);
+    }
+    tls_server_unref(&s);
+}
+
+/* Three stalled ones have all places; the fourth gets one when the first of them has stalled for a second. */
+static void test_places(void **state)
+{
+    const struct tls_local_options options = {.handshakes_max = 3, .hello_ms = 10000, .handshake_ms = 20000};
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    struct end stalled[3];
+    int theirs[3];
+    struct pair p;
+    uint64_t begun_ns;
+
+    (void)state;
+    pair_open(&p, &options);
+    for (unsigned i = 0; i < 3; i++) {
+        memset(&stalled[i], 0, sizeof stalled[i]);
+        stalled[i].io = p.io;
+        tcp_pair(&stalled[i].fd, &theirs[i]);
+        actor_init(&stalled[i].actor, end_run);
+        stream_init(&stalled[i].stream, stalled[i].fd, &stalled[i].actor.flow, true);
+        assert_int_equal(stream_tls_accept(p.io, &stalled[i].stream, p.local, s), 0);
+        assert_int_equal(send(theirs[i], "\x16\x03\x01", 3, 0), 3);
+    }
+    assert_true(RUN_UNTIL(p.io, stat_get(&p.stats.handshaking) == 3));
+    start(&p, s, c, "a.example");
+    begun_ns = clock_mono_ns();
+    run_for(p.io, 100 * NS_PER_MS);
+    assert_int_equal(stream_handshake(&p.server.stream), -EAGAIN);
+    assert_null(p.server.stream.tls->handshake->ssl); /* who waits has nothing of OpenSSL, and no buffer */
+    assert_int_equal(stream_unread_buffers(&p.server.stream), 0);
+    assert_int_equal(stat_get(&p.stats.handshakes_delayed), 1);
+    shake(&p);
+    assert_true(clock_mono_ns() - begun_ns > 500 * NS_PER_MS);
+    assert_int_equal(stream_handshake(&stalled[0].stream), -ETIMEDOUT);
+    assert_int_equal(stream_handshake(&stalled[1].stream), -EAGAIN);
+    for (unsigned i = 0; i < 3; i++) {
+        end_close(&stalled[i]);
+        close(theirs[i]);
+    }
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_sizes_both_ways),
         cmocka_unit_test(test_into_memory),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_stop_in_any_state),
+        cmocka_unit_test(test_cancelled_send),
+        cmocka_unit_test(test_cancelled_receive),
+        cmocka_unit_test(test_idle_owns_nothing),
+        cmocka_unit_test(test_failed_verification),
+        cmocka_unit_test(test_address_and_both_certificates),
+        cmocka_unit_test(test_time_limits),
+        cmocka_unit_test(test_places),
     };
     int failures;
 
@@ -258,6 +355,8 @@ int main(void)
     ca = make_authority("ca");
     issue(&ca, "ec", KEY_EC, "DNS:a.example", -3600, 86400);
     issue(&ca, "rsa", KEY_RSA, "DNS:a.example", -3600, 86400);
+    issue(&ca, "expired", KEY_EC, "DNS:a.example", -7200, -3600);
+    issue(&ca, "address", KEY_EC, "IP:192.0.2.7", -3600, 86400);
     failures = cmocka_run_group_tests_name("tls_stream", tests, NULL, NULL);
     free_authority(&ca);
     tls_fixture_close();

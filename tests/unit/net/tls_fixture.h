@@ -6,6 +6,7 @@
 #include "util/check.h"
 #include "util/clock.h"
 
+#include <ftw.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -40,18 +41,21 @@ static inline const char *tls_path(const char *name)
 
 static inline void tls_fixture_open(void)
 {
-    strcpy(tls_folder, "/tmp/segue-tls-XXXXXX"); /* NOLINT */
-    if (mkdtemp(tls_folder) == NULL)
-        abort();
+    snprintf(tls_folder, sizeof tls_folder, "/tmp/segue-tls-XXXXXX");
+    CHECK(mkdtemp(tls_folder) != NULL);
+}
+
+static inline int tls_remove(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    return remove(path);
 }
 
 static inline void tls_fixture_close(void)
 {
-    char command[128];
-
-    snprintf(command, sizeof command, "rm -rf %s", tls_folder);
-    if (system(command) != 0) /* NOLINT: of a folder of our own */
-        abort();
+    CHECK(nftw(tls_folder, tls_remove, 8, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
 static inline void write_file(const char *name, const char *bytes, mode_t mode)
@@ -63,14 +67,18 @@ static inline void write_file(const char *name, const char *bytes, mode_t mode)
     CHECK(chmod(tls_path(name), mode) == 0);
 }
 
-enum key_kind { KEY_EC, KEY_RSA, KEY_ED25519 };
+enum key_kind { KEY_EC, KEY_P521, KEY_RSA, KEY_RSA_1024, KEY_ED25519 };
 
 static inline EVP_PKEY *make_key(enum key_kind kind)
 {
-    EVP_PKEY *key = kind == KEY_RSA  ? EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)2048)
-                    : kind == KEY_EC ? EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256")
-                                     : EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    EVP_PKEY *key = NULL;
 
+    if (kind == KEY_RSA || kind == KEY_RSA_1024)
+        key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)(kind == KEY_RSA ? 2048 : 1024));
+    else if (kind == KEY_ED25519)
+        key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    else
+        key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", kind == KEY_EC ? "P-256" : "P-521");
     CHECK(key != NULL);
     return key;
 }

@@ -358,12 +358,29 @@ static void look_for_the_end(struct tls_stream *t)
     tls_stream_because(t, "the connection ended without close_notify");
 }
 
+/* What a receive into buf has brought. */
+static void take_received(struct tls_stream *t)
+{
+    struct tls_input *in = &t->in;
+    int result;
+
+    if (!io_op_take(&in->op, &result))
+        return;
+    if (result > 0)
+        in->n += (uint32_t)result;
+    else if (result == 0)
+        in->raw_end = -ENODATA;
+    else if (result != -ECANCELED)
+        in->raw_end = (int16_t)result;
+}
+
 void tls_input_process(struct tls_stream *t)
 {
     struct tls_input *in = &t->in;
 
     if (t->handshake != NULL || t->stopping || in->op.in_flight)
         return;
+    take_received(t);
     while (in->end == 0) {
         size_t n;
         char *record;
@@ -398,22 +415,6 @@ void tls_input_process(struct tls_stream *t)
         settle_into(t);
     if (t->out.key_update || t->out.alert != 0)
         tls_output_pump(t);
-}
-
-/* A receive into buf is complete. */
-void tls_input_into_step(struct tls_stream *t)
-{
-    struct tls_input *in = &t->in;
-    int result;
-
-    if (!io_op_take(&in->op, &result))
-        return;
-    if (result > 0)
-        in->n += (uint32_t)result;
-    else if (result == 0)
-        in->raw_end = -ENODATA;
-    else if (result != -ECANCELED)
-        in->raw_end = (int16_t)result;
 }
 
 /* --- as tls_stream.h has it --- */

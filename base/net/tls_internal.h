@@ -206,7 +206,6 @@ void tls_gate_leave(struct tls_stream *t);
 /* tls_input.c */
 void tls_input_process(struct tls_stream *t); /* opens what has come, as far as somebody can take it */
 void tls_input_drop(struct tls_stream *t);    /* frees what it holds */
-void tls_input_into_step(struct tls_stream *t);
 
 /* tls_output.c */
 bool tls_output_room(struct tls_stream *t,

@@ -79,7 +79,6 @@ static enum flow_result step_open(struct flow *flow)
         return FLOW_NEXT;
     }
     tls_output_pump(t);
-    tls_input_into_step(t);
     tls_input_process(t);
     if ((!had && t->in.plain.n > 0) || t->in.end != end) {
         t->reader_waits = false;

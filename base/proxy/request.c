@@ -525,9 +525,10 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
     return r->seen_state == FLIGHT_FAILED ? BODY_BROKEN : BODY_WAIT;
 }
 
+/* A carrier that frames bodies has a schedule of its own. */
 static bool is_crowded(const struct request *r)
 {
-    return r->worker->requests.in_use > CROWD_REQUESTS;
+    return r->worker->requests.in_use > CROWD_REQUESTS && !r->carrier->frames_body;
 }
 
 /* Adds what can be sent next of the range that is under way. */

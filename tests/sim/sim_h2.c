@@ -606,7 +606,7 @@ uint32_t sim_h2_goaway_error(const struct sim_h2 *c)
 
 bool sim_h2_gone(const struct sim_h2 *c)
 {
-    return c->gone;
+    return c->gone || sim_conn_is_finished(c->conn);
 }
 
 int sim_h2_error(const struct sim_h2 *c)

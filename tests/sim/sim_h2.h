@@ -61,7 +61,8 @@ uint64_t sim_h2_pongs(const struct sim_h2 *c);
 
 bool sim_h2_said_goaway(const struct sim_h2 *c); /* the program has */
 uint32_t sim_h2_goaway_error(const struct sim_h2 *c);
-bool sim_h2_gone(const struct sim_h2 *c); /* the program ended, or it was reset or refused */
+bool sim_h2_gone(
+    const struct sim_h2 *c); /* it has ended, or was reset or refused; after GOAWAY we end it, too */
 int sim_h2_error(const struct sim_h2 *c); /* 0, or why it is gone */
 /* NULL, or how the program broke the protocol on the connection. */
 const char *sim_h2_broken(const struct sim_h2 *c);

@@ -15,6 +15,9 @@
 /* A DATA frame is not cut shorter than this for want of room: the rest of the slab stays empty instead. */
 #define PIECE_BYTES_MIN 2048u
 
+/* SETTINGS_MAX_FRAME_SIZE, which we leave as it is. */
+#define FRAME_BYTES_MAX 16384u
+
 /* Frames that wait for a client to read: answers to its PING, and what else it can cause. nghttp2 gives up at 1,000. */
 #define QUEUE_MAX 500u
 
@@ -291,6 +294,9 @@ static void sent_reset(struct http2 *h, const nghttp2_frame *frame)
     /* One that an error of the client's made us send costs it as much as its own. */
     if (error != NGHTTP2_NO_ERROR && error != NGHTTP2_INTERNAL_ERROR)
         charge_reset(h);
+    /* An overflow that SETTINGS caused is the connection's error (RFC 9113, 6.9.2), and any may be made one. */
+    if (error == NGHTTP2_FLOW_CONTROL_ERROR)
+        http2_terminate(h, error);
 }
 
 static void sent_goaway(struct http2 *h, const nghttp2_frame *frame)
@@ -546,6 +552,8 @@ static uint32_t judge(struct http2 *h, const struct http2_frame *frame)
     struct http2_stream *s;
     uint32_t error;
 
+    if (frame->length > FRAME_BYTES_MAX)
+        return HTTP2_FRAME_SIZE_ERROR;
     attacked(h, http2_guard_judge(&h->guard, frame, h->now_ns));
     if (nghttp2_session_get_outbound_queue_size(h->session) > QUEUE_MAX + 2 * h->streams_max)
         attacked(h, HTTP2_ATTACK_UNREAD);

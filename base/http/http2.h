@@ -124,13 +124,15 @@ void http2_reset(struct http2 *h, struct http2_stream *s, uint32_t error);
  * with INTERNAL_ERROR. unread: bytes of its body that were told and never consumed. */
 void http2_forget(struct http2 *h, struct http2_stream *s, size_t unread);
 
-#define HTTP2_NO_ERROR          0x0u
-#define HTTP2_PROTOCOL_ERROR    0x1u
-#define HTTP2_INTERNAL_ERROR    0x2u
-#define HTTP2_STREAM_CLOSED     0x5u
-#define HTTP2_REFUSED_STREAM    0x7u
-#define HTTP2_CANCEL            0x8u
-#define HTTP2_ENHANCE_YOUR_CALM 0xbu
+#define HTTP2_NO_ERROR           0x0u
+#define HTTP2_PROTOCOL_ERROR     0x1u
+#define HTTP2_INTERNAL_ERROR     0x2u
+#define HTTP2_FLOW_CONTROL_ERROR 0x3u
+#define HTTP2_FRAME_SIZE_ERROR   0x6u
+#define HTTP2_STREAM_CLOSED      0x5u
+#define HTTP2_REFUSED_STREAM     0x7u
+#define HTTP2_CANCEL             0x8u
+#define HTTP2_ENHANCE_YOUR_CALM  0xbu
 
 /* --- the end --- */
 

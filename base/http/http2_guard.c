@@ -125,6 +125,8 @@ enum http2_attack http2_guard_judge(struct http2_guard *g, const struct http2_fr
     case HTTP2_RST_STREAM:
         return HTTP2_ATTACK_NONE;
     case HTTP2_SETTINGS:
+        if (frame->length > 6 * HTTP2_SETTINGS_ENTRIES_MAX)
+            return HTTP2_ATTACK_SETTINGS;
         return http2_guard_charge(g, HTTP2_ATTACK_SETTINGS, now_ns);
     case HTTP2_PING:
         return http2_guard_charge(g, HTTP2_ATTACK_PINGS, now_ns);

@@ -76,6 +76,7 @@ struct fill *fill_start(struct worker *w, struct flight **flight, const struct f
         .flight = TAKE(flight),
         .rule = order->rule,
         .method = order->method,
+        .via = order->via,
         .cacheable = order->cacheable,
         .authorization = order->authorization,
         .revalidate = order->revalidate,

@@ -26,6 +26,7 @@ struct fill_order {
     struct object *revalidate; /* a stored answer to be validated, or NULL; a reference is taken */
     bool cacheable;     /* false: passed; the answer is for one client and no range or validator is ours */
     bool authorization; /* the request has the field */
+    const char *via;    /* the version that the request came in, for Via: "1.1"; static */
     struct request
         *body_from; /* a request whose body goes up, or NULL; it calls fill_forget_body when it goes */
 };
@@ -60,6 +61,7 @@ struct fill {
     struct flight *flight;
     const struct rule *rule;
     enum http_method method;
+    const char *via;
     bool cacheable, authorization;
     bool whole;       /* ask without Range */
     bool asked_range; /* what was asked last */

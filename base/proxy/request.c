@@ -186,6 +186,16 @@ static enum flow_result step_continue(struct flow *flow)
 
 /* --- upward --- */
 
+/* RFC 9110, 7.6.3. What is fetched for all is asked in nobody's version but ours. */
+static const char *via_of(const struct request *r)
+{
+    if (r->cacheable)
+        return "1.1";
+    if (r->carrier->http_version == 20)
+        return "2";
+    return r->http.minor == 0 ? "1.0" : "1.1";
+}
+
 static bool order_of(struct request *r, struct fill_order *order, struct buf *fields)
 {
     *fields = buf_of(malloc(r->head_n + 512), r->head_n + 512);
@@ -207,6 +217,7 @@ static bool order_of(struct request *r, struct fill_order *order, struct buf *fi
         .fields = buf_str(fields),
         .cacheable = r->cacheable,
         .authorization = r->authorization,
+        .via = via_of(r),
     };
     return true;
 }

@@ -175,7 +175,7 @@ int upward_render(struct fill *f)
     if (!f->whole || f->asked_range)
         add_conditionals(f, &b);
     add_framing(f, &b);
-    buf_printf(&b, "Via: 1.1 " STR_FMT "\r\nCDN-Loop: " STR_FMT "; node=%s\r\n", STR_ARG(conf->name),
+    buf_printf(&b, "Via: %s " STR_FMT "\r\nCDN-Loop: " STR_FMT "; node=%s\r\n", f->via, STR_ARG(conf->name),
                STR_ARG(conf->name), f->worker->proxy->instance);
     if (to->peer_token.n > 0)
         http1_add_field(&b, STR(UPWARD_PEER_FIELD), to->peer_token);

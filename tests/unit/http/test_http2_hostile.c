@@ -456,6 +456,29 @@ static void test_trailers(void **state)
     peers_free(p);
 }
 
+/* What nghttp2 takes and RFC 9113 does not (4.2, 6.9.2). */
+static void test_sizes(void **state)
+{
+    static const char bytes[16385];
+    struct peers *p = begun();
+
+    (void)state;
+    feed_frame(p, HTTP2_HEADERS, HTTP2_FLAG_END_STREAM, 1, "\x82", 1);
+    feed_frame(p, HTTP2_CONTINUATION, HTTP2_FLAG_END_HEADERS, 1, bytes, sizeof bytes);
+    assert_goaway(p, HTTP2_FRAME_SIZE_ERROR);
+    p = begun();
+    FEED_HEADERS(p, 1, END_BOTH, GET_RAW);
+    feed_frame(p, HTTP2_WINDOW_UPDATE, 0, 1, "\x7f\xff\0\0", 4);
+    feed_frame(p, HTTP2_SETTINGS, 0, 0, "\0\4\0\1\0\0", 6);
+    assert_goaway(p, HTTP2_FLOW_CONTROL_ERROR);
+    p = begun();
+    feed_frame(p, HTTP2_SETTINGS, 0, 0, bytes, 6 * HTTP2_SETTINGS_ENTRIES_MAX);
+    assert_int_equal(p->stats.attacks[HTTP2_ATTACK_SETTINGS], 0);
+    feed_frame(p, HTTP2_SETTINGS, 0, 0, bytes, 6 * HTTP2_SETTINGS_ENTRIES_MAX + 6);
+    assert_int_equal(p->stats.attacks[HTTP2_ATTACK_SETTINGS], 1);
+    assert_goaway(p, HTTP2_ENHANCE_YOUR_CALM);
+}
+
 static void test_broken(void **state)
 {
     struct peers *p = peers_new(false, NULL, 0);
@@ -485,7 +508,7 @@ int main(void)
         cmocka_unit_test(test_made_resets),     cmocka_unit_test(test_unread),
         cmocka_unit_test(test_floods),          cmocka_unit_test(test_gone_streams),
         cmocka_unit_test(test_late_frames),     cmocka_unit_test(test_trailers),
-        cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_sizes),           cmocka_unit_test(test_broken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

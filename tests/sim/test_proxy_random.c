@@ -9,6 +9,7 @@
  *
  * SIM_SEED=N replays one seed, SIM_SEEDS=N runs the first N. */
 #include "sim_proxy.h"
+#include "sim_songs.h"
 #include "util/log.h"
 
 #include <errno.h>
@@ -19,27 +20,27 @@
 
 #include <cmocka.h>
 
-#define SEEDS         1000u
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if __has_feature(address_sanitizer)
+#define SEEDS 400u /* three times as slow */
+#else
+#define SEEDS 1000u
+#endif
+#define SEEDS_COUNTED 1000u /* what is to be seen is seen in so many */
 #define REPLAY_EVERY  8u
 #define CLIENTS_MAX   24u
 #define CLIENTS_USUAL 10u
 #define REQUESTS_MAX  6u
-#define PATHS         20u
+#define PATHS         SIM_SONGS
 #define SETTLE_S      300u
 #define SLOW_S        60u
 
 /* --- what there is --- */
 
-struct song {
-    char path[24];
-    uint64_t bytes; /* of version 1; later ones differ a little where `grows` */
-    uint64_t version;
-    const char *fields;
-    bool grows, etag, chunked, no_ranges, by_close, passed, is_signed;
-};
-
 struct wish { /* what a request asked for */
-    const struct song *song;
+    const struct sim_song *song;
     bool head_only, is_get, bad_signature, is_upload, health;
 };
 
@@ -51,7 +52,7 @@ struct caller { /* one of them */
 struct life {
     struct sim_bed bed;
     struct sim_options options;
-    struct song songs[PATHS];
+    struct sim_song songs[PATHS];
     struct caller clients[CLIENTS_MAX];
     struct sim_tls_sessions *sessions[2]; /* of TLS 1.3 and 1.2 */
     unsigned settled_n;                   /* the first ones of them */
@@ -148,81 +149,14 @@ static void free_caller(struct caller *c)
         sim_h2_free(&c->http2);
 }
 
-static uint64_t bytes_of(const struct song *s, uint64_t version)
-{
-    return s->grows ? s->bytes + version * 7 % 5000 : s->bytes;
-}
-
 /* --- the origin --- */
 
-static const struct song *song_at(const struct life *l, struct str target)
+static const struct sim_song *song_at(const struct life *l, struct str target)
 {
     for (size_t i = 0; i < PATHS; i++)
         if (str_eq(str_of(target.p, strcspn(target.p, "? ")), str_z(l->songs[i].path)))
             return &l->songs[i];
     return NULL;
-}
-
-static void trouble(struct sim_world *w, struct sim_answer *a, bool lies)
-{
-    static const struct str garbage = STR_INIT("\x16\x03\x01 not HTTP at all\r\n\r\n");
-    static const struct str moved =
-        STR_INIT("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n");
-    static const struct str unasked = STR_INIT("HTTP/1.1 304 Not Modified\r\nETag: \"other\"\r\n\r\n");
-
-    switch (sim_below(w, lies ? 18 : 16)) {
-    case 0:
-        a->never = true;
-        break;
-    case 1:
-        a->cut = SIM_CUT_BEFORE_HEAD;
-        break;
-    case 2:
-        a->cut = SIM_CUT_IN_HEAD, a->cut_at = sim_below(w, 150);
-        break;
-    case 3:
-    case 4:
-    case 5:
-        a->cut = SIM_CUT_IN_BODY, a->cut_at = sim_below(w, a->body_bytes + 1);
-        break;
-    case 6:
-        a->status = 500;
-        break;
-    case 7:
-        a->status = 503, a->fields = "Retry-After: 1\r\n";
-        break;
-    case 8:
-        a->raw = garbage;
-        break;
-    case 9:
-        a->raw = moved;
-        break;
-    case 10:
-        a->raw = unasked;
-        break;
-    case 11:
-        a->head_pad_bytes = 100000;
-        break;
-    case 16:
-        a->length_lie = -(int64_t)sim_below(w, a->body_bytes < 1000 ? a->body_bytes + 1 : 1000);
-        break;
-    case 17:
-        a->length_lie = 1 + (int64_t)sim_below(w, 1000);
-        break;
-    case 12:
-        a->interim_100 = 1, a->interim_103 = 2;
-        break;
-    case 13:
-        a->delay_ns = sim_below(w, 5 * NS_PER_S);
-        break;
-    case 14:
-        a->drip_bytes_per_s = 1 + a->body_bytes / (1 + sim_below(w, 8));
-        break;
-    default:
-        a->status = 404;
-        break;
-    }
-    a->cut_by_close = sim_below(w, 2);
 }
 
 /* Of the connections that come from here on. */
@@ -240,7 +174,7 @@ static void answer_hook(void *context, const struct sim_origin_request *request,
 {
     struct life *l = context;
     struct sim_world *w = l->bed.w;
-    const struct song *s = song_at(l, request->target);
+    const struct sim_song *s = song_at(l, request->target);
 
     if (l->tls_origin)
         choose_origin_tls(l);
@@ -251,7 +185,7 @@ static void answer_hook(void *context, const struct sim_origin_request *request,
         return;
     }
     *a = (struct sim_answer){.version = s->version,
-                             .body_bytes = bytes_of(s, s->version),
+                             .body_bytes = sim_song_bytes(s, s->version),
                              .etag = s->etag,
                              .chunked = s->chunked,
                              .no_ranges = s->no_ranges,
@@ -263,7 +197,7 @@ static void answer_hook(void *context, const struct sim_origin_request *request,
     if (sim_chance(w, 300000))
         a->delay_ns = sim_below(w, 300 * NS_PER_MS);
     if (sim_chance(w, l->trouble_ppm))
-        trouble(w, a, l->lies);
+        sim_answer_trouble(w, a, l->lies);
 }
 
 static void change_versions(void *context)
@@ -271,7 +205,7 @@ static void change_versions(void *context)
     struct life *l = context;
     struct sim_world *w = l->bed.w;
     /* Often one in slices, so that it changes between them. */
-    struct song *s = &l->songs[sim_below(w, 2) ? 5 + sim_below(w, 2) : sim_below(w, PATHS)];
+    struct sim_song *s = &l->songs[sim_below(w, 2) ? 5 + sim_below(w, 2) : sim_below(w, PATHS)];
 
     s->version++;
     sim_after(w, 1 + sim_below(w, 2 * NS_PER_S), change_versions, l);
@@ -288,55 +222,6 @@ static void go_up_and_down(void *context)
 }
 
 /* --- set up --- */
-
-static void make_songs(struct life *l)
-{
-    static const uint64_t sizes[PATHS] = {0,      1,      4096,   400000, 1048576, 1048577, 3500000,
-                                          70000,  20000,  524288, 500000, 500001,  500002,  500003,
-                                          300000, 400001, 450000, 480000, 510000,  520000};
-    static const char *const fields[] = {"",
-                                         "",
-                                         "",
-                                         "Cache-Control: max-age=2\r\n",
-                                         "Cache-Control: private\r\n",
-                                         "Cache-Control: no-cache\r\n",
-                                         "Cache-Control: no-store\r\n",
-                                         "Vary: Accept-Encoding\r\n",
-                                         "Cache-Control: max-age=1, stale-while-revalidate=5\r\n"};
-    struct sim_world *w = l->bed.w;
-    const struct sim_net *net = &l->options.net;
-    uint64_t segment_max = net->send_buffer_bytes.min == 1 ? 1 : net->segment_bytes.max;
-
-    for (size_t i = 0; i < PATHS; i++) {
-        struct song *s = &l->songs[i];
-
-        *s = (struct song){
-            .bytes = sizes[i], .version = 1, .etag = true, .fields = fields[sim_below(w, ARRAY_LEN(fields))]};
-        if (segment_max < 1460 && s->bytes > 20000) /* segments or buffers of a byte would only take long */
-            s->bytes = s->bytes % 5000;
-        else if (segment_max == 1460 && s->bytes > 1048577)
-            s->bytes = 1048577 + 5000;
-        if (i >= 9) /* to fill the smallest tier */
-            s->fields = i % 2 ? "Cache-Control: max-age=60\r\n" : "";
-        s->passed = i == 7 && sim_below(w, 2);
-        s->is_signed = i == 8;
-        s->grows = sim_below(w, 3) == 0;
-        switch (sim_below(w, 8)) {
-        case 0:
-            s->chunked = true;
-            break;
-        case 1:
-            s->no_ranges = true;
-            break;
-        case 2:
-            s->by_close = true;
-            break;
-        default:
-            break;
-        }
-        snprintf(s->path, sizeof s->path, "/%s/%zu", s->passed ? "p" : s->is_signed ? "s" : "o", i);
-    }
-}
 
 static const char yaml_format[] =
     "%s%s"
@@ -369,7 +254,7 @@ static void open_life(struct life *l, uint64_t seed)
     if (seed % 9 == 3)
         o->faults.accept_emfile_ppm = o->faults.socket_emfile_ppm = 50000;
     w = l->bed.w = sim_create(o);
-    make_songs(l);
+    sim_songs_make(w, &o->net, l->songs);
     l->crowd = seed % 11 == 4;
     l->lies = seed % 3 == 0;
     l->trouble_ppm = (unsigned)sim_below(w, 3) * 150000;
@@ -396,7 +281,7 @@ static void open_life(struct life *l, uint64_t seed)
 
 /* --- clients --- */
 
-static void add_range(struct life *l, const struct song *s, struct buf *b)
+static void add_range(struct life *l, const struct sim_song *s, struct buf *b)
 {
     struct sim_world *w = l->bed.w;
     uint64_t n = s->bytes + 1, first = sim_below(w, n), last = first + sim_below(w, n);
@@ -421,7 +306,7 @@ static void add_range(struct life *l, const struct song *s, struct buf *b)
     }
 }
 
-static void add_target(struct life *l, const struct song *s, struct wish *wish, struct buf *b)
+static void add_target(struct life *l, const struct sim_song *s, struct wish *wish, struct buf *b)
 {
     char url[256];
 
@@ -460,9 +345,9 @@ struct question {
 static void think_of(struct life *l, struct wish *wish, struct question *q)
 {
     struct sim_world *w = l->bed.w;
-    const struct song *s = &l->songs[l->crowd               ? 9 + l->clients_n % (PATHS - 9)
-                                     : sim_below(w, 4) == 0 ? 5 + sim_below(w, 2)
-                                                            : sim_below(w, PATHS)];
+    const struct sim_song *s = &l->songs[l->crowd               ? 9 + l->clients_n % (PATHS - 9)
+                                         : sim_below(w, 4) == 0 ? 5 + sim_below(w, 2)
+                                                                : sim_below(w, PATHS)];
     uint64_t kind = sim_below(w, 20);
     struct buf target = buf_of(q->target, sizeof q->target - 1), b = buf_of(q->fields, sizeof q->fields - 1);
 
@@ -645,7 +530,7 @@ static uint64_t number_after(struct str s, const char *mark)
     return at == NULL ? UINT64_MAX : strtoull(at + strlen(mark), NULL, 10);
 }
 
-static void check_run(const struct life *l, const struct song *s, uint64_t version, uint64_t from,
+static void check_run(const struct life *l, const struct sim_song *s, uint64_t version, uint64_t from,
                       struct str bytes)
 {
     uint64_t id = sim_body_id(str_z(s->path), version);
@@ -670,7 +555,7 @@ static void parse_range(const struct life *l, struct str value, uint64_t total, 
 }
 
 /* Every part on its own; then the closing boundary. */
-static void check_multipart(const struct life *l, const struct song *s, uint64_t version,
+static void check_multipart(const struct life *l, const struct sim_song *s, uint64_t version,
                             const struct sim_reply *r)
 {
     struct str rest = r->body, type = sim_head_field(r->head, "Content-Type");
@@ -692,7 +577,7 @@ static void check_multipart(const struct life *l, const struct song *s, uint64_t
             sim_fail(l->bed.w, "multipart: no head of part %u", parts);
         head = str_of(rest.p, (size_t)(end + 4 - rest.p));
         rest = str_skip(rest, head.n);
-        parse_range(l, sim_head_field(head, "Content-Range"), bytes_of(s, version), &from, &n);
+        parse_range(l, sim_head_field(head, "Content-Range"), sim_song_bytes(s, version), &from, &n);
         if (rest.n < n)
             sim_fail(l->bed.w, "multipart: part %u is short", parts);
         check_run(l, s, version, from, str_of(rest.p, n));
@@ -702,13 +587,13 @@ static void check_multipart(const struct life *l, const struct song *s, uint64_t
 
 static void check_body(const struct life *l, const struct wish *wish, const struct sim_reply *r)
 {
-    const struct song *s = wish->song;
+    const struct sim_song *s = wish->song;
     uint64_t version = number_after(sim_head_field(r->head, "ETag"), "v"), total, from = 0, n;
     struct str type = sim_head_field(r->head, "Content-Type");
 
     if (version == UINT64_MAX || version == 0 || version > s->version)
         sim_fail(l->bed.w, "%s: no version in:\n" STR_FMT, s->path, STR_ARG(r->head));
-    n = total = bytes_of(s, version);
+    n = total = sim_song_bytes(s, version);
     if (r->status == 206 && type.n > 0 && str_starts(type, STR("multipart/"))) {
         seen.multipart += r->complete;
         if (r->complete)
@@ -909,7 +794,7 @@ static void test_random_worlds(void **state)
     if (getenv("SIM_COUNTS") != NULL)
         for (size_t i = 0; i < sizeof seen / sizeof(uint64_t); i++)
             printf("%s %llu\n", seen_names[i], (unsigned long long)((const uint64_t *)&seen)[i]);
-    if (seeds.max - seeds.min < SEEDS - 1)
+    if (seeds.max - seeds.min < SEEDS_COUNTED - 1)
         return;
     assert_true(seen.whole > 1000 && seen.partial > 500 && seen.multipart > 50 && seen.not_modified > 50);
     assert_true(seen.errors > 200 && seen.broken > 100 && seen.hits > 200 && seen.stale > 20 &&
@@ -917,6 +802,8 @@ static void test_random_worlds(void **state)
     assert_true(seen.slow > 5 && seen.evictions > 50 && seen.passed_through > 50 &&
                 seen.refused_signatures > 20);
     assert_true(seen.uploads > 20 && seen.retries > 5);
+    assert_true(seen.http2 > 1000 && seen.tls > 1000 && seen.resumed > 50 && seen.upstream_tls > 200);
+    assert_true(seen.flipped > 50 && seen.cancelled > 200 && seen.goaways > 200);
 }
 
 int main(void)

@@ -227,9 +227,12 @@ static void head_complete(struct stream *s)
     sim_bytes_add(&s->head, "\r\n", 2);
     head = str_of(sim_bytes_at(&s->head, 0), s->head.n);
     length = sim_head_field(head, "content-length");
-    s->r.framing = length.p != NULL ? SIM_FRAMING_LENGTH : SIM_FRAMING_CLOSE;
-    for (size_t i = 0; i < length.n; i++)
-        s->r.content_length = s->r.content_length * 10 + (uint64_t)(length.p[i] - '0');
+    s->r.framing = SIM_FRAMING_CLOSE;
+    if (length.p != NULL) {
+        s->r.framing = SIM_FRAMING_LENGTH;
+        for (size_t i = 0; i < length.n; i++)
+            s->r.content_length = s->r.content_length * 10 + (uint64_t)(length.p[i] - '0');
+    }
     if (sim_head_field_count(head, "content-length") > 1)
         malformed(s, "content-length is repeated");
 }

@@ -24,7 +24,7 @@
 #define __has_feature(x) 0
 #endif
 #if __has_feature(address_sanitizer)
-#define SEEDS 400u /* three times as slow */
+#define SEEDS 350u /* three times as slow */
 #else
 #define SEEDS 1000u
 #endif

@@ -335,6 +335,8 @@ static void carrier_done(struct carrier *c, const struct request_end *end)
 }
 
 static const struct carrier_ops http2_ops = {
+    .frames_body = true,
+    .http_version = 20,
     .send = carrier_send,
     .send_take = carrier_send_take,
     .send_cancel = carrier_send_cancel,
@@ -376,8 +378,7 @@ static struct http2_stream *on_request(void *owner, const struct http2_request *
     if (s == NULL)
         return NULL;
     *s = (struct h2_stream){.conn = h};
-    s->carrier =
-        (struct carrier){.ops = &http2_ops, .conn = h->conn, .frames_body = true, .http_version = 20};
+    s->carrier = (struct carrier){.ops = &http2_ops, .conn = h->conn};
     if (request->refuse != 0)
         stat_inc(&w->stats.bad_requests);
     s->request = request->refuse != 0

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Real music through a Segue shield and edge on this machine, until Ctrl-C. `make demo` runs it.
 
-    player ---HTTP(S)--- edge (signed URLs, cache) ---HTTPS--- shield (cache) --- folders: build/demo/media, and the page
+    player ---HTTP(S)--- edge (signed URLs, cache) ---HTTPS--- shield (cache) --- folders: build/demo/media, the page
 
 Everything listens on free loopback ports and lives in a folder of its own, so demos can run side by side. What a
 run writes (keys, configuration, logs) is gone after it; the encoded music stays in build/demo.

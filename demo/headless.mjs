@@ -2,7 +2,7 @@
 //
 //   node headless.mjs PAGE_URL NODE_MODULES PUBLIC_KEY [SCREENSHOT.png]
 //
-// PAGE_URL is https://; a certificate with this public key (SHA-256 of its SPKI, base64) is taken, and no other that is not trusted.
+// PAGE_URL is https://. Of certificates that nobody vouches for, one with this public key (SHA-256 of its SPKI, base64) is taken.
 // Prints one JSON object; exits 0 if all of it holds, 1 if not.
 import {createRequire} from 'node:module';
 import {existsSync, mkdtempSync, rmSync} from 'node:fs';

@@ -347,10 +347,10 @@ static void test_frames_in_pieces(void **state)
 
             heads[k][i] = malloc(values[i] + 100);
             assert_non_null(heads[k][i]);
-            vec->iov_len = (size_t)sprintf(heads[k][i], "HTTP/1.1 200 OK\r\nETag: ");
+            vec->iov_len = (size_t)snprintf(heads[k][i], 100, "HTTP/1.1 200 OK\r\nETag: ");
             memset(heads[k][i] + vec->iov_len, '{' + k, values[i]); /* whose Huffman codes are long */
             vec->iov_len += values[i];
-            vec->iov_len += (size_t)sprintf(heads[k][i] + vec->iov_len, "\r\n\r\n");
+            vec->iov_len += (size_t)snprintf(heads[k][i] + vec->iov_len, 10, "\r\n\r\n");
             vec->iov_base = heads[k][i];
             assert_int_equal(http2_send(both[k]->server, &served_of(both[k], ids[i])->http2, vec, 1, 1, true),
                              0);

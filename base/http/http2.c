@@ -212,6 +212,10 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     case NGHTTP2_GOAWAY:
         stat_inc(&h->stats->goaways_received);
         break;
+    case NGHTTP2_PRIORITY_UPDATE:
+        if (((const nghttp2_ext_priority_update *)frame->ext.payload)->stream_id == 0)
+            http2_terminate(h, HTTP2_PROTOCOL_ERROR); /* RFC 9218, 7.1 */
+        break;
     default:
         break;
     }

@@ -466,12 +466,33 @@ static void receive(struct http2_conn *h)
         feed(h, run);
         stream_consume(io, stream, run.n);
     }
-    end = h->broken ? 0 : stream_end(stream);
+    end = h->broken || h->ended ? 0 : stream_end(stream);
     if (end == 0)
         return;
     h->ended = true;
     if (end != -ENODATA)
         h->broken = true;
+    LIST_EACH (&h->streams, node) { /* what has not come of a body never will */
+        struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (!s->http2.remote_ended)
+            s->body_error = -ECONNRESET;
+        request_client_spoke(s->request);
+    }
+}
+
+/* The client has ended its stream: windows that are used up stay so. What they let through is still sent. */
+static void give_up_blocked(struct http2_conn *h)
+{
+    if (!h->ended || h->slab != NULL)
+        return;
+    LIST_EACH (&h->streams, node) {
+        struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (s->http2.sending &&
+            (http2_is_blocked(h->session) || http2_stream_is_blocked(h->session, &s->http2)))
+            request_abort(s->request);
+    }
 }
 
 static bool get_slab(struct http2_conn *h)
@@ -678,20 +699,6 @@ static enum http2_conn_result leave(struct http2_conn *h)
     return linger ? HTTP2_CONN_LINGER : HTTP2_CONN_CLOSE;
 }
 
-/* Whether the client, of which nothing more will come, has left us nothing to do: each stream waits for a window or
- * for the rest of a body. */
-static bool is_forsaken(const struct http2_conn *h)
-{
-    LIST_EACH (&h->streams, node) {
-        const struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
-
-        if (s->http2.remote_ended && !http2_is_blocked(h->session) &&
-            !http2_stream_is_blocked(h->session, &s->http2))
-            return false;
-    }
-    return true;
-}
-
 enum http2_conn_result http2_conn_step(struct conn *c)
 {
     struct http2_conn *h = c->http2;
@@ -701,10 +708,12 @@ enum http2_conn_result http2_conn_step(struct conn *c)
         receive(h);
     if (!h->broken)
         send_more(h);
+    if (!h->broken)
+        give_up_blocked(h);
     if (!h->broken && http2_is_over(h->session) && h->slab == NULL &&
         (h->streams_n == 0 || http2_was_wronged(h->session) || h->hurry))
         return leave(h);
-    if (!h->broken && h->ended && h->slab == NULL && is_forsaken(h))
+    if (!h->broken && h->ended && h->streams_n == 0 && h->slab == NULL)
         return leave(h);
     if (!h->broken) {
         check_leaving(h);

@@ -188,6 +188,34 @@ static void test_a_cancelled_stream_leaves_its_fill(void **state)
     sim_bed_close(&bed);
 }
 
+/* Who waits for its origin, or has an upload under way, and is cancelled, costs nothing from then on. */
+static void test_a_cancelled_stream_costs_nothing(void **state)
+{
+    struct sim_answer never = {.never = true};
+    struct sim_bed bed = open_bed(16, 1, YAML);
+
+    (void)state;
+    sim_origin_set(bed.origin, NULL, &never);
+    for (unsigned k = 0; k < 2; k++) {
+        struct sim_h2 *c = client(&bed, k);
+
+        sim_h2_get(c, k ? "/a" : "/b", NULL);
+        sim_h2_get(c, "/p/c", NULL);
+        sim_h2_ask(c, &(struct sim_h2_request){
+                          .method = "POST", .target = "/p/d", .body_bytes = 100000, .body_stops_at = 50000});
+        sim_bed_run_ms(&bed, 100);
+        assert_int_equal(bed.p->proxy.workers[0]->requests.in_use, 3);
+        for (size_t i = 0; i < 3; i++)
+            sim_h2_reset(c, i);
+        sim_bed_run_ms(&bed, 10);
+        assert_int_equal(bed.p->proxy.workers[0]->requests.in_use, 0);
+        assert_int_equal(bed.p->proxy.workers[0]->http2_streams.in_use, 0);
+        sim_h2_free(&c);
+        sim_bed_run_ms(&bed, 60000); /* the fills that nobody waits for */
+    }
+    sim_bed_close(&bed);
+}
+
 /* Whenever it is cancelled, it is gone, and the connection is as good as before. */
 static void test_cancelled_at_every_moment(void **state)
 {
@@ -521,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_small_windows),
         cmocka_unit_test(test_a_shut_stream_among_others),
         cmocka_unit_test(test_a_cancelled_stream_leaves_its_fill),
+        cmocka_unit_test(test_a_cancelled_stream_costs_nothing),
         cmocka_unit_test(test_cancelled_at_every_moment),
         cmocka_unit_test(test_a_slow_miss_holds_nobody),
         cmocka_unit_test(test_priorities),

@@ -15,8 +15,9 @@
 
 #define RULES                                                                                                \
     "rules: [{match: \"/p/**\", cache: false, methods: all}, {match: \"/**\", ttl: 60s, methods: all}]\n"
-#define TIMEOUTS "timeouts: {client_head: 5s, client_idle: 20s, client_body: 7s}\n"
-#define YAML     SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM SIM_YAML_MEMORY RULES TIMEOUTS
+#define TIMEOUTS      "timeouts: {client_head: 5s, client_idle: 20s, client_body: 7s}\n"
+#define YAML          SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM SIM_YAML_MEMORY RULES TIMEOUTS
+#define YAML_UPSTREAM SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM_TLS SIM_YAML_MEMORY RULES TIMEOUTS
 
 static const struct sim_answer song = {.body_bytes = 400000, .version = 1, .etag = true};
 static const struct sim_answer small = {.body_bytes = 2000, .version = 1, .etag = true};
@@ -484,15 +485,21 @@ static void test_cut_upstream_bodies(void **state)
 
 /* One short exchange by HTTP/1.1 and one by HTTP/2, over TLS on both sides; the n-th try of an operation finds its
  * connection broken. Returns how many tries there were. */
-static uint64_t exchange_that_breaks(uint64_t n, bool tls)
+static uint64_t exchange_that_breaks(uint64_t n, bool tls, bool rough)
 {
-    struct sim_bed bed = open_bed(
-        20, 1, tls ? SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM_TLS SIM_YAML_MEMORY RULES TIMEOUTS : YAML);
+    static const struct sim_faults faults = {.short_send_ppm = 200000,
+                                             .short_recv_ppm = 300000,
+                                             .recv_ends_ppm = 200000,
+                                             .spurious_wake_ppm = 200000,
+                                             .cancel_late_ppm = 500000};
+    struct sim_bed bed = open_bed(20, 1, tls ? YAML_UPSTREAM : YAML);
     const struct sim_tls_options *kind = tls ? &tls13 : NULL;
     struct sim_h2 *h;
     struct sim_client *c;
     uint64_t tries;
 
+    if (rough)
+        *sim_faults(bed.w) = faults;
     sim_faults(bed.w)->break_at_try = n;
     if (tls)
         sim_origin_tls(bed.origin, &tls13);
@@ -533,12 +540,12 @@ static uint64_t exchange_that_breaks(uint64_t n, bool tls)
 static void test_every_operation_breaks(void **state)
 {
     (void)state;
-    for (unsigned tls = 0; tls < 2; tls++) {
-        uint64_t tries = exchange_that_breaks(UINT64_MAX, tls);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t tries = exchange_that_breaks(UINT64_MAX, i % 2, i / 2);
 
         assert_in_range(tries, 50, 2000);
         for (uint64_t n = 1; n <= tries; n++)
-            (void)exchange_that_breaks(n, tls);
+            (void)exchange_that_breaks(n, i % 2, i / 2);
     }
 }
 

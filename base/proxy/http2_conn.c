@@ -678,6 +678,20 @@ static enum http2_conn_result leave(struct http2_conn *h)
     return linger ? HTTP2_CONN_LINGER : HTTP2_CONN_CLOSE;
 }
 
+/* Whether the client, of which nothing more will come, has left us nothing to do: each stream waits for a window or
+ * for the rest of a body. */
+static bool is_forsaken(const struct http2_conn *h)
+{
+    LIST_EACH (&h->streams, node) {
+        const struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (s->http2.remote_ended && !http2_is_blocked(h->session) &&
+            !http2_stream_is_blocked(h->session, &s->http2))
+            return false;
+    }
+    return true;
+}
+
 enum http2_conn_result http2_conn_step(struct conn *c)
 {
     struct http2_conn *h = c->http2;
@@ -690,7 +704,7 @@ enum http2_conn_result http2_conn_step(struct conn *c)
     if (!h->broken && http2_is_over(h->session) && h->slab == NULL &&
         (h->streams_n == 0 || http2_was_wronged(h->session) || h->hurry))
         return leave(h);
-    if (!h->broken && h->ended && h->streams_n == 0 && h->slab == NULL)
+    if (!h->broken && h->ended && h->slab == NULL && is_forsaken(h))
         return leave(h);
     if (!h->broken) {
         check_leaving(h);

@@ -164,7 +164,7 @@ static void test_cancelled_receive(void **state)
     struct tls_client *c = make_client(ca.path, NULL);
     char into[100];
     struct pair p;
-    int result;
+    int result = 0;
 
     (void)state;
     pair_open(&p, NULL);

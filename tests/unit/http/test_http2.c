@@ -344,14 +344,15 @@ static void test_frames_in_pieces(void **state)
         pump(both[k]);
         for (size_t i = 0; i < ARRAY_LEN(values); i++) {
             struct iovec *vec = served_of(both[k], ids[i])->vecs;
+            struct buf head = buf_of(malloc(values[i] + 100), values[i] + 100);
 
-            heads[k][i] = malloc(values[i] + 100);
-            assert_non_null(heads[k][i]);
-            vec->iov_len = (size_t)sprintf(heads[k][i], "HTTP/1.1 200 OK\r\nETag: ");
-            memset(heads[k][i] + vec->iov_len, '{' + k, values[i]); /* whose Huffman codes are long */
-            vec->iov_len += values[i];
-            vec->iov_len += (size_t)sprintf(heads[k][i] + vec->iov_len, "\r\n\r\n");
-            vec->iov_base = heads[k][i];
+            assert_non_null(head.p);
+            buf_add_lit(&head, "HTTP/1.1 200 OK\r\nETag: ");
+            memset(head.p + head.n, '{' + k, values[i]); /* whose Huffman codes are long */
+            head.n += values[i];
+            buf_add_lit(&head, "\r\n\r\n");
+            heads[k][i] = head.p;
+            *vec = (struct iovec){head.p, head.n};
             assert_int_equal(http2_send(both[k]->server, &served_of(both[k], ids[i])->http2, vec, 1, 1, true),
                              0);
         }

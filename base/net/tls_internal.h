@@ -163,6 +163,7 @@ struct tls_output {
     bool slow;                /* the peer takes its time: small windows */
     bool ending;              /* close_notify is to be sent, and then the end of the TCP stream */
     bool ended;
+    bool goodbye; /* close_notify is sealed: nothing may follow it */
 };
 
 struct tls_stream {

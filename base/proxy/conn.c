@@ -507,8 +507,8 @@ static enum flow_result step_request(struct flow *flow)
             let_go_of_buffers(c);
         return FLOW_WAIT;
     }
-    if (c->close_after)
-        return go(c, c->discarding ? STEP_LINGER : STEP_CLOSE);
+    if (c->close_after) /* with more unread in the socket, perhaps, than what has been received */
+        return go(c, c->discarding || stream_unread_buffers(&c->stream) > 0 ? STEP_LINGER : STEP_CLOSE);
     c->head_timing = false;
     io_timer_set(w->io, &c->timer, flow, conf_of(c)->timeouts.client_idle_ms);
     return go(c, STEP_HEAD);

@@ -391,6 +391,46 @@ static void test_places(void **state)
     tls_client_unref(&c);
 }
 
+/* As before, but each stalled one sends a byte now and then: that is no progress of its handshake, and keeps no place. */
+static void test_places_are_not_kept_by_crumbs(void **state)
+{
+    const struct tls_local_options options = {.handshakes_max = 3, .hello_ms = 10000, .handshake_ms = 20000};
+    static const char hello[] = "\x16\x03\x01\x02\x00\x01";
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    struct end stalled[3];
+    int theirs[3];
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, &options);
+    for (unsigned i = 0; i < 3; i++) {
+        memset(&stalled[i], 0, sizeof stalled[i]);
+        stalled[i].io = p.io;
+        tcp_pair(&stalled[i].fd, &theirs[i]);
+        actor_init(&stalled[i].actor, end_run);
+        stream_init(&stalled[i].stream, stalled[i].fd, &stalled[i].actor.flow, true);
+        assert_int_equal(stream_tls_accept(p.io, &stalled[i].stream, p.local, s), 0);
+        assert_int_equal(send(theirs[i], hello, 6, 0), 6);
+    }
+    assert_true(RUN_UNTIL(p.io, stat_get(&p.stats.handshaking) == 3));
+    start(&p, s, c, "a.example");
+    for (unsigned turn = 0; turn < 30; turn++) { /* for three seconds */
+        for (unsigned i = 0; i < 3; i++)
+            (void)send(theirs[i], "\x00", 1, MSG_NOSIGNAL);
+        run_for(p.io, 100 * NS_PER_MS);
+    }
+    assert_int_equal(stream_handshake(&p.server.stream), 0);
+    assert_int_equal(stream_handshake(&p.client.stream), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        end_close(&stalled[i]);
+        close(theirs[i]);
+    }
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_address_and_both_certificates),
         cmocka_unit_test(test_time_limits),
         cmocka_unit_test(test_places),
+        cmocka_unit_test(test_places_are_not_kept_by_crumbs),
     };
     int failures;
 

@@ -383,6 +383,18 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
     return 1;
 }
 
+static const char *identity; /* what peers of connect_with show; NULL: nothing */
+
+static void show_identity(SSL *ssl)
+{
+    char path[160];
+
+    snprintf(path, sizeof path, "%s.pem", tls_path(identity));
+    assert_int_equal(SSL_use_certificate_file(ssl, path, SSL_FILETYPE_PEM), 1);
+    snprintf(path, sizeof path, "%s.key", tls_path(identity));
+    assert_int_equal(SSL_use_PrivateKey_file(ssl, path, SSL_FILETYPE_PEM), 1);
+}
+
 /* True: it was resumed. */
 static bool connect_with(struct tls_server *s, int version, SSL_SESSION *session)
 {
@@ -395,6 +407,8 @@ static bool connect_with(struct tls_server *s, int version, SSL_SESSION *session
     peer_open(&peer, version, p.client.fd);
     SSL_CTX_set_session_cache_mode(peer.ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(peer.ctx, keep_session);
+    if (identity != NULL)
+        show_identity(peer.ssl);
     if (session != NULL) { /* a copy: OpenSSL uses one once */
         SSL_SESSION *copy = SSL_SESSION_dup(session);
 
@@ -479,6 +493,30 @@ static void test_tickets(void **state)
     tls_tickets_destroy(&tickets);
 }
 
+/* A resumed session skips the certificate, and its tickets are renewed for ever: who was let in once would stay so when
+ * the certificate has expired. */
+static void test_no_tickets_where_clients_are_verified(void **state)
+{
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    struct tls_tickets *tickets = tls_tickets_create();
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct tls_server *guarded = make_server("ec", ca.path, false);
+
+        tls_server_set_tickets(guarded, tickets);
+        kept = NULL;
+        identity = "ec";
+        assert_false(connect_with(guarded, versions[i], NULL));
+        assert_true(kept == NULL || !SSL_SESSION_has_ticket(kept));
+        identity = NULL;
+        SSL_SESSION_free(kept);
+        kept = NULL;
+        tls_server_unref(&guarded);
+    }
+    tls_tickets_destroy(&tickets);
+}
+
 /* --- names --- */
 
 /* Common name of the certificate that is served. */
@@ -548,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_changed_ciphertext),
         cmocka_unit_test(test_padded_and_empty_records),
         cmocka_unit_test(test_tickets),
+        cmocka_unit_test(test_no_tickets_where_clients_are_verified),
         cmocka_unit_test(test_names),
     };
     int failures;

@@ -63,9 +63,12 @@ static int bio_write(BIO *bio, const char *bytes, int n)
 
 static long bio_ctrl(BIO *bio, int command, long larg, void *parg)
 {
-    (void)bio;
+    struct tls_stream *t = BIO_get_data(bio);
+
     (void)larg;
     (void)parg;
+    if (command == BIO_CTRL_EOF) /* else OpenSSL does not know what to call it */
+        return io_recv_end(&t->stream->recv) != 0;
     return command == BIO_CTRL_FLUSH;
 }
 

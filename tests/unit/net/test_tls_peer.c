@@ -565,6 +565,31 @@ static void test_tickets(void **state)
     tls_tickets_destroy(&tickets);
 }
 
+/* The system's clock is set back: keys are rotated all the same. */
+static void test_ticket_keys_when_the_clock_is_set_back(void **state)
+{
+    struct tls_tickets *tickets = tls_tickets_create();
+    struct tls_server *s = make_server("ec", NULL, false);
+    SSL_SESSION *first;
+
+    (void)state;
+    kept = NULL;
+    tls_server_set_tickets(s, tickets);
+    tls_tickets_tick(tickets, 1000000);
+    assert_false(connect_with(s, TLS1_3_VERSION, NULL));
+    first = kept;
+    kept = NULL;
+    tls_tickets_tick(tickets, 500000);
+    tls_tickets_tick(tickets, 500000 + TLS_TICKET_ROTATE_S);
+    assert_true(connect_with(s, TLS1_3_VERSION, first));
+    assert_false(by_same_key(kept, first));
+    SSL_SESSION_free(first);
+    SSL_SESSION_free(kept);
+    kept = NULL;
+    tls_server_unref(&s);
+    tls_tickets_destroy(&tickets);
+}
+
 /* A resumed session skips the certificate, and its tickets are renewed for ever: who was let in once would stay so when
  * the certificate has expired. */
 static void test_no_tickets_where_clients_are_verified(void **state)
@@ -659,6 +684,7 @@ int main(void)
         cmocka_unit_test(test_padded_and_empty_records),
         cmocka_unit_test(test_tls12_finished_in_two_records),
         cmocka_unit_test(test_tickets),
+        cmocka_unit_test(test_ticket_keys_when_the_clock_is_set_back),
         cmocka_unit_test(test_no_tickets_where_clients_are_verified),
         cmocka_unit_test(test_names),
     };

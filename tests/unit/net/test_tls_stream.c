@@ -325,6 +325,34 @@ static void test_address_and_both_certificates(void **state)
     tls_client_unref(&without);
 }
 
+/* The log says so: an operator would look for a fault of TLS else. */
+static void test_peer_that_goes_during_the_handshake(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+
+    (void)state;
+    for (unsigned server = 0; server < 2; server++) {
+        struct pair p;
+        struct end *stays = NULL;
+
+        pair_open(&p, NULL);
+        stays = server ? &p.server : &p.client;
+        if (server)
+            assert_int_equal(stream_tls_accept(p.io, &p.server.stream, p.local, s), 0);
+        else
+            assert_int_equal(stream_tls_connect(p.io, &p.client.stream, p.local, c, STR("a.example")), 0);
+        run_for(p.io, 5 * NS_PER_MS);
+        assert_int_equal(shutdown(server ? p.client.fd : p.server.fd, SHUT_WR), 0);
+        assert_true(RUN_UNTIL(p.io, stream_handshake(&stays->stream) != -EAGAIN));
+        assert_int_equal(stream_handshake(&stays->stream), -ENODATA);
+        assert_non_null(strstr(stream_tls_why(&stays->stream), "went during the handshake"));
+        pair_close(&p);
+    }
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
 /* --- the gate --- */
 
 static void test_time_limits(void **state)
@@ -444,6 +472,7 @@ int main(void)
         cmocka_unit_test(test_idle_owns_nothing),
         cmocka_unit_test(test_failed_verification),
         cmocka_unit_test(test_address_and_both_certificates),
+        cmocka_unit_test(test_peer_that_goes_during_the_handshake),
         cmocka_unit_test(test_time_limits),
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_places_are_not_kept_by_crumbs),

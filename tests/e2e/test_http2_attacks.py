@@ -155,6 +155,25 @@ def test_an_honest_client_that_cancels(edge, files):
     assert attacks(edge, "rapid_reset") == before
 
 
+def test_an_honest_client_that_reads_in_small_steps(edge, files):
+    """Go's client under a buffered reader opens both windows after each 4 KiB: eight WINDOW_UPDATE for each DATA."""
+    before = attacks(edge, "window_update")
+    with H2(edge.port, window=WINDOW_DEFAULT, connection_window=WINDOW_DEFAULT) as p:
+        p.started()
+        for _ in range(2):
+            s, read = p.request("/plain/x-big"), 0
+            while not s.over:
+                p.frame()
+                while len(s.body) - read >= 4096 and not s.over:
+                    read += 4096
+                    p.send(window_update(0, 4096), window_update(s.number, 4096))
+                    p.window += 4096
+                    s.window += 4096
+            p.grant(None, len(s.body) - read)
+            assert s.ended and s.body == files["big"]
+    assert attacks(edge, "window_update") == before
+
+
 def test_continuation_flood(attacked):
     """CVE-2024-27316 and others: a header block without end."""
     piece = block([("x-filler", "y" * 500)])

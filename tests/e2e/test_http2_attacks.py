@@ -174,6 +174,37 @@ def test_an_honest_client_that_reads_in_small_steps(edge, files):
     assert attacks(edge, "window_update") == before
 
 
+def test_an_honest_client_that_cancels_all(start, scripted, fresh):
+    """A page is left for another while ninety requests wait: they are cancelled, and as many begun in the same
+    segment. Those for which there is no place yet are refused, which is not the client's fault."""
+    path, go = f"/plain/{fresh()}", threading.Event()
+    scripted.on(path, lambda asked, c: go.wait(PATIENCE) and reply(200, b"late", [FRESH])(asked, c))
+    edge = start.edge(scripted.port, listen=[{"address": f"127.0.0.1:{free_port()}", "http2": True}], workers=1)
+    with H2(edge.port) as p:
+        p.started()
+        waiting, refused = [], 0
+        for _ in range(4):
+            text = b"".join(rst(s.number) for s in waiting)
+            for s in waiting:
+                s.cancelled = True
+            waiting = []
+            while len(waiting) < 90:
+                asked = [p.stream() for _ in range(90 - len(waiting))]
+                text += b"".join(frame(HEADERS, END_HEADERS | END_STREAM, s.number,
+                                       p.encoder.encode(request_fields(path))) for s in asked)
+                p.send(text)  # of one segment
+                p.pong()
+                text, waiting = b"", waiting + [s for s in asked if not s.reset]
+                refused += sum(s.reset == "REFUSED_STREAM" for s in asked)
+        assert refused >= 60, "cancelled requests left their places at once: this tests nothing"
+        go.set()
+        for s in waiting:
+            s.wait()
+        assert p.ask(path).body == b"late"
+        assert not p.gone_away
+    assert attacks(edge, "rapid_reset") == 0
+
+
 def test_continuation_flood(attacked):
     """CVE-2024-27316 and others: a header block without end."""
     piece = block([("x-filler", "y" * 500)])

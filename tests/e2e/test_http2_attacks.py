@@ -412,6 +412,29 @@ def test_connection_window_of_nothing(attacked):
             pass
 
 
+def test_windows_that_open_by_turns(attacked):
+    """Now the connection's window is zero, now those of all streams: whoever looks at one kind alone finds it open, and
+    nothing goes out."""
+    with H2(attacked.port, connection_window=WINDOW_DEFAULT) as p:
+        p.started()
+        streams = [p.request("/plain/x-big") for _ in range(20)]
+        try:
+            p.until(lambda: p.window == 0, "the connection's window is used up")
+            before = sum(len(s.body) for s in streams)
+            for _ in range(10):
+                time.sleep(1.2)
+                p.send(settings({INITIAL_WINDOW_SIZE: 0}), window_update(0, 1))
+                p.window += 1
+                p.pong(b"all-shut")
+                p.send(settings({INITIAL_WINDOW_SIZE: WINDOW_MAX}))
+                p.pong(b"all-open")
+                if p.gone_away or any(s.reset for s in streams):
+                    return
+            assert not "held", sum(len(s.body) for s in streams) - before
+        except Closed:
+            pass
+
+
 def test_reader_that_reads_nothing(attacked):
     """Windows wide open, but the socket is not read: what waits for it is bounded, and has its time."""
     held = []

@@ -14,7 +14,7 @@ build='gcc clang make pkg-config libc6-dev liburing-dev libssl-dev libjemalloc-d
        libyaml-dev libjansson-dev libsystemd-dev libc-ares-dev libnghttp2-dev libmaxminddb-dev'
 demo='python3 curl ffmpeg frozen-bubble-data nodejs:node npm:npm'
 check="$demo libcmocka-dev python3-pytest nginx-light libnginx-mod-stream libclang-rt-14-dev clang-tidy clang-format cppcheck chromium
-       wrk dnsmasq-base libmaxmind-db-writer-perl"
+       wrk dnsmasq-base libmaxmind-db-writer-perl openssl nghttp2-client python3-hpack"
 bench='python3 nginx-light varnish trafficserver h2o wrk nghttp2-client openssl linux-perf curl'
 
 # What these packages would start at boot from the day that they are installed.

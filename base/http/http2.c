@@ -1,6 +1,7 @@
 #include "http/http2.h"
 
 #include "http/http2_head.h"
+#include "http/http2_memory.h"
 #include "util/check.h"
 #include "util/limits.h"
 #include "util/stats.h"
@@ -37,7 +38,8 @@ struct http2 {
     uint64_t framed_bytes;
     struct http2_guard guard;
     struct http2_head *head; /* of the header block that is being read; NULL: none */
-    struct str pending;      /* a frame that the session gave and that did not fit */
+    struct str pending;      /* of a frame that the session gave: what has not been put yet... */
+    char *rest;              /* ... and where that lies between two pulls; NULL: there is none */
     char *to;                /* while pulling */
     size_t to_n, to_cap;
     int32_t heard_max;          /* highest stream of the client's */
@@ -211,6 +213,10 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         break;
     case NGHTTP2_GOAWAY:
         stat_inc(&h->stats->goaways_received);
+        break;
+    case NGHTTP2_PRIORITY_UPDATE:
+        if (((const nghttp2_ext_priority_update *)frame->ext.payload)->stream_id == 0)
+            http2_terminate(h, HTTP2_PROTOCOL_ERROR); /* RFC 9218, 7.1 */
         break;
     default:
         break;
@@ -414,6 +420,22 @@ static int send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8
     return 0;
 }
 
+/* The session's buffer is that of all (http2_memory.h): what of a frame did not fit is kept apart. */
+static int keep_rest(struct http2 *h)
+{
+    char *before = h->rest;
+
+    h->rest = NULL;
+    if (h->pending.n > 0) {
+        h->rest = malloc(h->pending.n);
+        if (h->rest != NULL)
+            memcpy(h->rest, h->pending.p, h->pending.n);
+        h->pending.p = h->rest;
+    }
+    free(before);
+    return h->pending.n > 0 && h->rest == NULL ? -ENOMEM : 0;
+}
+
 int http2_pull(struct http2 *h, char *to, size_t room)
 {
     ssize_t n = 1;
@@ -445,6 +467,8 @@ int http2_pull(struct http2 *h, char *to, size_t room)
     h->to_cap = 0;
     if (n < 0)
         return error_of(n);
+    if ((h->pending.n > 0 || h->rest != NULL) && keep_rest(h) != 0)
+        return -ENOMEM;
     return (int)h->to_n;
 }
 
@@ -727,6 +751,7 @@ int http2_create(struct http2 **out, const struct http2_options *options)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct http2 *h;
+    int error;
 
     (void)pthread_once(&once, set_up);
     if (callbacks == NULL || session_options == NULL)
@@ -741,7 +766,10 @@ int http2_create(struct http2 **out, const struct http2_options *options)
     h->now_ns = options->now_ns;
     h->streams_max = options->streams_max;
     http2_guard_init(&h->guard, HTTP2_PREFACE_BYTES, options->now_ns);
-    if (nghttp2_session_server_new2(&h->session, callbacks, h, session_options) != 0) {
+    http2_memory_making(true);
+    error = nghttp2_session_server_new3(&h->session, callbacks, h, session_options, &http2_memory);
+    http2_memory_making(false);
+    if (error != 0) {
         free(h);
         return -ENOMEM;
     }
@@ -761,6 +789,7 @@ void http2_destroy(struct http2 **hp)
     CHECK_MAGIC(h, HTTP2_MAGIC);
     nghttp2_session_del(h->session);
     free(h->head);
+    free(h->rest);
     h->magic = 0;
     free(h);
 }

@@ -343,7 +343,7 @@ void tls_handshake_work(struct tls_stream *t)
     } else if (SSL_get_error(h->ssl, rc) != SSL_ERROR_WANT_READ) {
         failed(t);
     } else {
-        tls_gate_peer(t);
+        tls_gate_peer(t, t->out.n > 0);
         if (t->server && h->heard && !heard) {
             uint64_t ms = t->local->options.handshake_ms,
                      passed_ms = (io_now_ns(t->io) - h->begun_ns) / 1000000;

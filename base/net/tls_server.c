@@ -148,8 +148,10 @@ static int ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPH
                       EVP_MAC_CTX *mac, int seals)
 {
     const struct tls_server *s = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    int result = tls_tickets_key(s->tickets, name, iv, cipher, mac, seals);
 
-    return tls_tickets_key(s->tickets, name, iv, cipher, mac, seals);
+    /* A client of TLS 1.3 uses a ticket once (RFC 8446, C.4), and so needs another for the next time. */
+    return result == 1 && !seals && SSL_version(ssl) == TLS1_3_VERSION ? 2 : result;
 }
 
 void tls_server_set_tickets(struct tls_server *s, struct tls_tickets *tickets)

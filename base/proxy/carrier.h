@@ -21,6 +21,9 @@ struct request_end {
 };
 
 struct carrier_ops {
+    bool frames_body;     /* bodies need no length and no chunks of ours, either way */
+    uint8_t http_version; /* for the log: 20; 0: as the head says */
+
     /* Sends what request->out holds, which stays until the completion in out.send.op (as of io_op: in flight, then the
      * request's flow is woken). */
     void (*send)(struct carrier *c, struct request *r);
@@ -56,7 +59,5 @@ struct carrier_ops {
 
 struct carrier {
     const struct carrier_ops *ops;
-    struct conn *conn;    /* peer, worker, listener */
-    bool frames_body;     /* bodies need no length and no chunks of ours, either way */
-    uint8_t http_version; /* for the log: 10, 11, 20; 0: as the head says */
+    struct conn *conn; /* peer, worker, listener */
 };

@@ -123,10 +123,12 @@ void conn_drain(struct conn *c, bool hurry)
 
 void conn_pace(struct conn *c, uint64_t bytes_per_s)
 {
-    if (c->pace_bytes_per_s == bytes_per_s)
+    uint32_t pace = bytes_per_s < UINT32_MAX ? (uint32_t)bytes_per_s : 0; /* 4 GiB a second is no bound */
+
+    if (c->pace_bytes_per_s == pace)
         return;
-    c->pace_bytes_per_s = bytes_per_s;
-    io_pace(c->worker->io, stream_fd(&c->stream), bytes_per_s != 0 ? bytes_per_s : UINT64_MAX);
+    c->pace_bytes_per_s = pace;
+    io_pace(c->worker->io, stream_fd(&c->stream), pace != 0 ? pace : UINT64_MAX);
 }
 
 uint64_t conn_least_bytes(uint64_t rate_min, uint64_t pace_bytes_per_s, uint64_t elapsed_ms)
@@ -275,6 +277,15 @@ static enum flow_result refuse(struct conn *c, unsigned status, const char *deta
     return FLOW_WAIT;
 }
 
+static bool is_head_ready(struct conn *c)
+{
+    size_t scanned = c->head_scanned;
+    bool ready = http1_head_ready(c->head, c->head_n, HTTP_REQUEST_HEAD_BYTES_MAX, &scanned);
+
+    c->head_scanned = (uint16_t)scanned;
+    return ready;
+}
+
 /* Adds what has come to c->head. Returns the bytes taken from the run. */
 static int collect(struct conn *c, struct str run, size_t *taken)
 {
@@ -287,7 +298,7 @@ static int collect(struct conn *c, struct str run, size_t *taken)
     }
     *taken = run.n < room ? run.n : room;
     memcpy(c->head + c->head_n, run.p, *taken);
-    c->head_n += (uint32_t)*taken;
+    c->head_n = (uint16_t)(c->head_n + *taken);
     return 0;
 }
 
@@ -315,7 +326,7 @@ static int next_head(struct conn *c, struct http1_request *parsed, const char **
         if (collect(c, run, &taken) != 0)
             return -HTTP1_HEAD_TOO_LONG;
         n = 0;
-        if (http1_head_ready(c->head, c->head_n, HTTP_REQUEST_HEAD_BYTES_MAX, &c->head_scanned))
+        if (is_head_ready(c))
             n = http1_parse_request(c->head, c->head_n, parsed);
         if (n != 0) {
             *head = c->head;
@@ -507,8 +518,8 @@ static enum flow_result step_request(struct flow *flow)
             let_go_of_buffers(c);
         return FLOW_WAIT;
     }
-    if (c->close_after)
-        return go(c, c->discarding ? STEP_LINGER : STEP_CLOSE);
+    if (c->close_after) /* with more unread in the socket, perhaps, than what has been received */
+        return go(c, c->discarding || stream_unread_buffers(&c->stream) > 0 ? STEP_LINGER : STEP_CLOSE);
     c->head_timing = false;
     io_timer_set(w->io, &c->timer, flow, conf_of(c)->timeouts.client_idle_ms);
     return go(c, STEP_HEAD);
@@ -546,19 +557,19 @@ static enum flow_result step_linger(struct flow *flow)
     struct io *io = c->worker->io;
     struct str run;
 
-    if (!c->head_timing || c->head_n == 0) {
-        c->head_timing = true;
-        c->head_n = 1; /* counts what is discarded from here on */
+    if (!c->ended) {
+        c->discarded_bytes = 0;
         end_sending(c);
         io_timer_set(io, &c->timer, flow, LINGER_MS);
     }
-    while ((run = stream_peek(io, &c->stream)).n > 0 && c->head_n < LINGER_BYTES_MAX) {
-        c->head_n += (uint32_t)run.n;
+    while ((run = stream_peek(io, &c->stream)).n > 0 && c->discarded_bytes < LINGER_BYTES_MAX) {
+        c->discarded_bytes += (uint32_t)run.n;
         stream_consume(io, &c->stream, run.n);
     }
     if (c->timer.fired || stream_end(&c->stream) != 0)
         return go(c, STEP_CLOSE);
-    if (c->head_n < LINGER_BYTES_MAX) /* past it the client has to wait, and may see its answer meanwhile */
+    if (c->discarded_bytes <
+        LINGER_BYTES_MAX) /* past it the client has to wait, and may see its answer meanwhile */
         stream_arm(io, &c->stream);
     return FLOW_WAIT;
 }
@@ -589,6 +600,9 @@ static void conn_done(struct flow *flow)
     c->magic = 0;
     pool_put(&w->conns, c);
 }
+
+_Static_assert(sizeof(struct conn) <= 256, "an idle connection's memory");
+_Static_assert(HTTP_REQUEST_HEAD_BYTES_MAX < UINT16_MAX, "head_n");
 
 static const flow_step conn_steps[] = {
     [STEP_PROXY] = step_proxy,     [STEP_HANDSHAKE] = step_handshake, [STEP_HEAD] = step_head,

@@ -14,9 +14,17 @@ struct http2_conn;
 
 #define CONN_MAGIC 0x436f6e6eu
 
+/* 256 bytes: with what the kernel keeps, all that an idle plain connection costs. */
 struct conn {
     struct flow flow;
     uint32_t magic;
+    char country[2];        /* NULs: the database did not know */
+    bool close_after : 1;   /* the request that is under way is the last */
+    bool discarding : 1;    /* lingering: what comes is not read */
+    bool head_timing : 1;   /* the timer runs for a head, not for idleness */
+    bool cut : 1;           /* an answer was not sent whole: no close_notify may make it look so */
+    bool http2_offered : 1; /* without TLS: its preface may come first */
+    bool ended : 1;         /* the end of what we send has been said */
     struct worker *worker;
     struct carrier carrier; /* of HTTP/1.1 */
     struct stream stream;
@@ -24,22 +32,18 @@ struct conn {
     struct request *request;  /* under way, or NULL */
     struct http2_conn *http2; /* NULL: it speaks HTTP/1.1 */
     char *head;               /* a head that came in parts; NULL: none */
-    uint32_t head_n;
-    uint32_t requests_n;
-    size_t head_scanned;
-    struct list node;      /* in worker->conn_list */
-    struct address peer;   /* the client's; that of who connected, unless a PROXY header names another */
-    uint32_t address_slot; /* of rate_limit_enter */
-    uint32_t geo_serial;   /* of the database that has told the peer's country; 0: none has been asked */
-    char country[2];       /* NULs: it did not know */
+    uint16_t head_n;
+    uint16_t head_scanned;
+    union {
+        uint32_t requests_n;
+        uint32_t discarded_bytes; /* lingering */
+    };
+    struct list node;          /* in worker->conn_list */
+    struct address peer;       /* the client's; that of who connected, unless a PROXY header names another */
+    uint32_t address_slot;     /* of rate_limit_enter */
+    uint32_t geo_serial;       /* of the database that has told the peer's country; 0: none has been asked */
+    uint32_t pace_bytes_per_s; /* as set; 0: none */
     struct tls_server *tls_next; /* counted; once the PROXY header is there. NULL: none, or begun */
-    uint64_t pace_bytes_per_s;   /* as set; 0: none */
-    bool close_after;            /* the request that is under way is the last */
-    bool discarding;             /* lingering: what comes is not read */
-    bool head_timing;            /* the timer runs for a head, not for idleness */
-    bool cut;                    /* an answer was not sent whole: no close_notify may make it look so */
-    bool http2_offered;          /* without TLS: its preface may come first */
-    bool ended;                  /* the end of what we send has been said */
 };
 
 /* An accepted socket becomes a connection, or is closed when there is no place for it. */

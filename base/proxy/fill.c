@@ -299,6 +299,7 @@ static enum flow_result step_handshake(struct flow *flow)
     }
     if (f->timer.fired) {
         stat_inc(&f->worker->stats.upstream_connect_errors);
+        stat_inc(&f->worker->stats.tls.client_handshakes_failed);
         return lost(f, 0, 504, "the TLS handshake took too long");
     }
     if (result == -EAGAIN)

@@ -339,6 +339,8 @@ static void carrier_done(struct carrier *c, const struct request_end *end)
 }
 
 static const struct carrier_ops http2_ops = {
+    .frames_body = true,
+    .http_version = 20,
     .send = carrier_send,
     .send_take = carrier_send_take,
     .send_cancel = carrier_send_cancel,
@@ -380,8 +382,7 @@ static struct http2_stream *on_request(void *owner, const struct http2_request *
     if (s == NULL)
         return NULL;
     *s = (struct h2_stream){.conn = h};
-    s->carrier =
-        (struct carrier){.ops = &http2_ops, .conn = h->conn, .frames_body = true, .http_version = 20};
+    s->carrier = (struct carrier){.ops = &http2_ops, .conn = h->conn};
     if (request->refuse != 0)
         stat_inc(&w->stats.bad_requests);
     s->request = request->refuse != 0
@@ -469,12 +470,33 @@ static void receive(struct http2_conn *h)
         feed(h, run);
         stream_consume(io, stream, run.n);
     }
-    end = h->broken ? 0 : stream_end(stream);
+    end = h->broken || h->ended ? 0 : stream_end(stream);
     if (end == 0)
         return;
     h->ended = true;
     if (end != -ENODATA)
         h->broken = true;
+    LIST_EACH (&h->streams, node) { /* what has not come of a body never will */
+        struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (!s->http2.remote_ended)
+            s->body_error = -ECONNRESET;
+        request_client_spoke(s->request);
+    }
+}
+
+/* The client has ended its stream: windows that are used up stay so. What they let through is still sent. */
+static void give_up_blocked(struct http2_conn *h)
+{
+    if (!h->ended || h->slab != NULL)
+        return;
+    LIST_EACH (&h->streams, node) {
+        struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (s->http2.sending &&
+            (http2_is_blocked(h->session) || http2_stream_is_blocked(h->session, &s->http2)))
+            request_abort(s->request);
+    }
 }
 
 static bool get_slab(struct http2_conn *h)
@@ -693,6 +715,8 @@ enum http2_conn_result http2_conn_step(struct conn *c)
         receive(h);
     if (!h->broken)
         send_more(h);
+    if (!h->broken)
+        give_up_blocked(h);
     if (!h->broken && http2_is_over(h->session) && h->slab == NULL &&
         (h->streams_n == 0 || http2_was_wronged(h->session) || h->hurry))
         return leave(h);

@@ -191,7 +191,7 @@ static const char *via_of(const struct request *r)
 {
     if (r->cacheable)
         return "1.1";
-    if (r->carrier->http_version == 20)
+    if (r->carrier->ops->http_version == 20)
         return "2";
     return r->http.minor == 0 ? "1.0" : "1.1";
 }
@@ -539,7 +539,7 @@ static enum body add_from_flight(struct request *r, const struct answer_view *v,
 /* A carrier that frames bodies has a schedule of its own. */
 static bool is_crowded(const struct request *r)
 {
-    return r->worker->requests.in_use > CROWD_REQUESTS && !r->carrier->frames_body;
+    return r->worker->requests.in_use > CROWD_REQUESTS && !r->carrier->ops->frames_body;
 }
 
 /* Adds what can be sent next of the range that is under way. */
@@ -639,7 +639,7 @@ static enum flow_result end_of_range(struct request *r)
         request_add_vec(r, HTTP1_CHUNKED_END, sizeof HTTP1_CHUNKED_END - 1);
     }
     r->out.last = true;
-    return r->out.vecs_n > 0 || r->carrier->frames_body ? send_out(r) : go(r, STEP_END);
+    return r->out.vecs_n > 0 || r->carrier->ops->frames_body ? send_out(r) : go(r, STEP_END);
 }
 
 static enum flow_result step_body(struct flow *flow)
@@ -726,9 +726,9 @@ static void write_log(struct request *r, uint64_t now_ns)
         .upstream_status = r->upstream_status,
         .worker = w->index,
         .cache = r->cache,
-        .http_version = r->carrier->http_version != 0 ? r->carrier->http_version
-                        : r->http.minor == 0          ? 10
-                                                      : 11,
+        .http_version = r->carrier->ops->http_version != 0 ? r->carrier->ops->http_version
+                        : r->http.minor == 0               ? 10
+                                                           : 11,
         .aborted = r->aborted,
         .reason = str_z(r->reason),
         .uid = r->uid,

@@ -61,7 +61,7 @@ uint64_t answer_version(const struct answer_view *v)
 /* Connection, and the empty line. */
 static void add_end(struct request *r, struct buf *b)
 {
-    if (r->carrier->frames_body) {
+    if (r->carrier->ops->frames_body) {
         http1_add_head_end(b);
         return;
     }
@@ -272,8 +272,8 @@ static void render_whole(struct request *r, const struct answer_view *v)
     r->unknown_length = v->total == FLIGHT_LENGTH_UNKNOWN && !r->head_only;
     if (v->total == FLIGHT_LENGTH_UNKNOWN && r->http.minor == 0)
         r->close_after = true; /* its end is the end */
-    r->chunked = r->unknown_length && r->http.minor > 0 && !r->carrier->frames_body;
-    if (v->total == FLIGHT_LENGTH_UNKNOWN && r->http.minor > 0 && !r->carrier->frames_body)
+    r->chunked = r->unknown_length && r->http.minor > 0 && !r->carrier->ops->frames_body;
+    if (v->total == FLIGHT_LENGTH_UNKNOWN && r->http.minor > 0 && !r->carrier->ops->frames_body)
         buf_add_lit(&b, "Transfer-Encoding: chunked\r\n");
     add_age(r, v, &b);
     add_cache_status(r, v, &b);

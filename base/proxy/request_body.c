@@ -54,7 +54,7 @@ static int next_of_chunks(struct request *r, struct str in, struct str *run)
 
 static int next_run(struct request *r, struct str in, struct str *run)
 {
-    if (r->carrier->frames_body) {
+    if (r->carrier->ops->frames_body) {
         *run = in;
         return is_too_long(r, in.n) ? -EMSGSIZE : REQUEST_BODY_RUN;
     }
@@ -101,7 +101,7 @@ int request_body_next(struct request *r, struct str *run)
     if (result != REQUEST_BODY_WAIT)
         return result;
     end = c->ops->body_end(c);
-    if (end == -ENODATA && c->frames_body) {
+    if (end == -ENODATA && c->ops->frames_body) {
         r->body_over = true;
         return REQUEST_BODY_END;
     }
@@ -119,7 +119,7 @@ void request_body_consume(struct request *r, size_t n)
 {
     r->carrier->ops->body_consume(r->carrier, n);
     r->body_window_bytes += n;
-    if (r->carrier->frames_body)
+    if (r->carrier->ops->frames_body)
         r->body_bytes += n;
     if (request_body_is_chunked(r))
         return;

@@ -117,8 +117,8 @@ class Starter:
 def built():
     for name in ("segue-edge", "segue-shield", "seguectl"):
         assert (BUILD / name).exists(), f"{BUILD / name} is missing: run make"
-    for tool in ("nginx", "curl"):
-        assert shutil.which(tool), f"{tool} is missing: apt-get install {tool}"
+    for tool in ("nginx", "curl", "openssl", "nghttp", "h2load"):
+        assert shutil.which(tool), f"{tool} is missing: packaging/install-deps.sh check"
 
 
 @pytest.fixture(scope="session")

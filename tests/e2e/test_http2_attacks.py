@@ -9,14 +9,14 @@ from h2peer import *
 from harness import *
 
 SMALL = "/plain/x-small"
-MEMORY = 48 << 20  # what an attack may add to the resident set; sanitizers keep what is freed
+MEMORY = 48 << 20  # what an attack may add to the resident set, of it 24 MiB of cache; sanitizers keep what is freed
 FRESH = ("Cache-Control", "max-age=600")
 
 
 @pytest.fixture(scope="module")
 def edge(module, origin):
     edge = module.edge(origin.port, listen=[{"address": f"127.0.0.1:{free_port()}", "http2": True}], workers=1,
-                       hosts=[HOST], limits={"client_rate_min": "1KB/s", "client_rate_grace": "2s"})
+                       hosts=[HOST], memory={"size": "24MiB"}, limits={"client_rate_min": "1KB/s", "client_rate_grace": "2s"})
     for name in ("small", "big", "segment"):
         edge.ask(f"/plain/x-{name}")
     return edge

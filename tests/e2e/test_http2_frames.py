@@ -76,30 +76,30 @@ def outcome(p, target, allowed, patience=10):
 
 def opened(p):
     """Open: the request has no end yet."""
-    return p.request("/pass/echo/open", "POST", end=False)
+    return p.stream(), lambda n: headers(n, block(request_fields("/pass/echo/open", "POST")), END_HEADERS)
+
+
+def cancelled(p):
+    s, head = opened(p)
+    return s, lambda n: head(n) + rst(n)
 
 
 def held(p):
     """Half-closed (remote): asked, the answer waits for a window."""
-    return p.request(SMALL).head()
+    return p.request(SMALL).head(), None
 
 
 def ended(p):
-    return p.ask(EMPTY)
-
-
-def cancelled(p):
-    s = opened(p)
-    p.send(rst(s.number))
-    return s
+    return p.ask(EMPTY), None
 
 
 def on(state, *frames):
-    """Sends what frames(stream number) make to a stream in this state."""
+    """Sends what frames(stream number) make to a stream in this state; together with what brings it there, so that no
+    answer comes between."""
 
     def do(p):
-        s = state(p)
-        p.send(*(f(s.number) for f in frames))
+        s, before = state(p)
+        p.send(before(s.number) if before else b"", *(f(s.number) for f in frames))
         return s
 
     return do
@@ -178,7 +178,7 @@ FRAMES = [
     ("5.1-half-closed-trailers", on(held, trailers), either("STREAM_CLOSED"), WINDOW_0),
     ("5.1-half-closed-continuation", on(held, lambda n: frame(CONTINUATION, END_HEADERS, n, b"")), connection(
         "PROTOCOL_ERROR", "STREAM_CLOSED"), WINDOW_0),
-    ("5.1-half-closed-window-update", lambda p: p.grant(held(p), 10), IGNORED, WINDOW_0),
+    ("5.1-half-closed-window-update", lambda p: p.grant(held(p)[0], 10), IGNORED, WINDOW_0),
     ("5.1-half-closed-priority", on(held, priority), IGNORED, WINDOW_0),
     ("5.1-half-closed-rst-stream", on(held, rst), IGNORED, WINDOW_0),
     ("5.1-closed-data", on(ended, lambda n: data(n, b"x")), AFTER_THE_END),
@@ -293,6 +293,15 @@ FRAMES = [
     ("6.9.1-as-large-as-can-be", on(opened, lambda n: window_update(n, WINDOW_MAX - 65535)), IGNORED, {"window": 65535}),
     ("6.9.2-overflow-by-settings", on(opened, lambda n: window_update(n, WINDOW_MAX - 65535), lambda n: settings(
         {INITIAL_WINDOW_SIZE: 65536})), connection("FLOW_CONTROL_ERROR"), {"window": 65535}),
+
+    # RFC 9218, 7.1 PRIORITY_UPDATE
+    ("9218-7.1-stream-not-0", just(frame(PRIORITY_UPDATE, 0, 1, struct.pack(">I", 3) + b"u=1")), connection("PROTOCOL_ERROR")),
+    ("9218-7.1-of-stream-0", just(priority_update(0, "u=1")), connection("PROTOCOL_ERROR")),
+    ("9218-7.1-too-short", just(frame(PRIORITY_UPDATE, 0, 0, bytes(3))), connection("FRAME_SIZE_ERROR")),
+    ("9218-7.1-of-a-push", just(priority_update(2, "u=1")), connection("PROTOCOL_ERROR")),
+    ("9218-7.1-nonsense", just(priority_update(1, "(((")), IGNORED | either("PROTOCOL_ERROR")),
+    ("9218-7.1-empty", just(priority_update(1, "")), IGNORED),
+    ("9218-7.1-of-a-closed-stream", lambda p: p.send(priority_update(ended(p)[0].number, "u=1")) and None, IGNORED),
 
     # 6.10 CONTINUATION
     ("6.10-stream-0", just(headers(1, flags=END_STREAM), frame(CONTINUATION, END_HEADERS, 0, b"")), connection("PROTOCOL_ERROR")),
@@ -482,6 +491,19 @@ def test_everything_byte_by_byte(port):
         p.initial_window = p.window = WINDOW_DEFAULT
         s = p.stream(1).wait()
         assert s.status == 200 and len(s.body) == 4096
+
+
+def test_header_block_in_eight_pieces_byte_by_byte(port):
+    """6.10: as many CONTINUATIONs as are allowed, however TCP cuts them."""
+    text = get()
+    with H2(port) as p:
+        p.started()
+        cuts = [i * len(text) // 9 for i in range(10)]
+        pieces = [text[a:b] for a, b in zip(cuts, cuts[1:])]
+        for byte in headers(1, pieces[0], END_STREAM) + b"".join(
+                frame(CONTINUATION, END_HEADERS if i == 7 else 0, 1, piece) for i, piece in enumerate(pieces[1:])):
+            p.send(bytes([byte]))
+        assert p.stream(1).wait().status == 200
 
 
 def test_everything_in_one_segment(port):

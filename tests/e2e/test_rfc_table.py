@@ -3,6 +3,9 @@
 import re
 
 from harness import ROOT
+from test_http2_frames import FRAMES, REQUESTS
+
+CASES = {"test_frames": [case[0] for case in FRAMES], "test_requests": [case[0] for case in REQUESTS]}
 
 
 def test_every_test_of_the_table_exists():
@@ -23,3 +26,15 @@ def test_every_test_of_the_table_exists():
                 assert name in here[file], (file, name)
             named += 1
     assert named > 100
+
+
+def test_every_frame_of_the_table_is_sent():
+    """A row names cases by how they begin, as test_frames[5.1-idle, 5.1-closed]; and each case belongs to a row."""
+    rows = [line for line in (ROOT / "tests/RFC.md").read_text().splitlines() if line.startswith("| ")]
+    named = [(test, begin) for row in rows for test, list_ in re.findall(r"(test_frames|test_requests)\[([^\]]+)\]", row)
+             for begin in list_.split(", ")]
+    for test, begin in named:
+        assert any(case.startswith(begin) for case in CASES[test]), (test, begin)
+    for test, cases in CASES.items():
+        for case in cases:
+            assert any(t == test and case.startswith(begin) for t, begin in named), (test, case)

@@ -10,7 +10,7 @@
  * with 0xDB once consumed. SIM_TRACE=1 in the environment prints every event.
  *
  * Times are virtual nanoseconds since the world began; chances are in parts per million. Nothing here may
- * depend on addresses of memory. HTTP peers: sim_http.h. */
+ * depend on addresses of memory. HTTP peers: sim_http.h, sim_h2.h; TLS on them: sim_tls.h. */
 #pragma once
 
 #include "io/io.h"
@@ -54,6 +54,8 @@ struct sim_faults {
     unsigned open_error_ppm;      /* files: -EIO; */
     unsigned read_error_ppm;      /* -EIO; */
     unsigned short_read_ppm;
+    uint64_t
+        break_at_try; /* the n-th try of a connect, accept, send or receive finds its connection broken */
 };
 
 /* How often it has happened: a test that is to go through a fault shows here that it did. */
@@ -62,6 +64,7 @@ struct sim_counts {
     uint64_t resets; /* of reset_ppm */
     uint64_t stalls, refused, lost, accept_errors, socket_errors, spurious_wakes, late_cancels;
     uint64_t file_faults;
+    uint64_t tries; /* of operations on connections: what break_at_try counts */
 };
 
 struct sim_options {
@@ -180,6 +183,7 @@ void sim_conn_send_body(struct sim_conn *c, uint64_t body_id, uint64_t offset, u
 void sim_conn_pause(struct sim_conn *c, uint64_t ns);
 void sim_conn_end(struct sim_conn *c);   /* FIN: half-close */
 void sim_conn_close(struct sim_conn *c); /* both ways; what was sent still arrives, unless bytes are unread */
+void sim_conn_cut(struct sim_conn *c);   /* as close, but without TLS's close_notify */
 void sim_conn_reset(struct sim_conn *c); /* what is on its way is lost */
 
 void sim_conn_reset_now(struct sim_conn *c); /* past what is queued */
@@ -192,6 +196,7 @@ void sim_conn_write_rate(struct sim_conn *c, uint64_t bytes_per_s);
 bool sim_conn_is_open(const struct sim_conn *c);     /* connected, and not closed by us or reset */
 bool sim_conn_is_finished(const struct sim_conn *c); /* was closed or reset by us, or is gone */
 uint64_t sim_conn_read_total(const struct sim_conn *c);
+uint64_t sim_conn_sent_total(const struct sim_conn *c);
 uint64_t sim_conn_id(const struct sim_conn *c); /* 1, 2, ... in the order of their creation */
 struct sim_world *sim_conn_world(struct sim_conn *c);
 

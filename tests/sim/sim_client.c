@@ -306,6 +306,8 @@ struct sim_client *sim_client_new(struct sim_world *w, const char *ip, uint16_t 
         sim_conn_read_rate(c->conn, c->options.read_rate);
     if (c->options.write_rate > 0)
         sim_conn_write_rate(c->conn, c->options.write_rate);
+    if (c->options.tls != NULL)
+        sim_conn_tls_connect(c->conn, c->options.tls);
     c->conn->closes_at_limit = c->options.abort_by_close;
     if (c->options.abort_at_bytes > 0)
         sim_conn_reset_at(c->conn, c->options.abort_at_bytes, UINT64_MAX);

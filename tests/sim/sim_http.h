@@ -4,18 +4,20 @@
 #pragma once
 
 #include "sim.h"
+#include "sim_tls.h"
 
 /* --- client --- */
 
 struct sim_client;
 
 struct sim_client_options {
-    const char *from_ip;       /* NULL: 127.0.0.1 */
-    uint64_t read_rate;        /* bytes/s; 0: without limit */
-    uint64_t write_rate;       /* bytes/s; 0: without limit */
-    uint64_t abort_at_bytes;   /* resets once it has read so many; 0: never */
-    bool abort_by_close;       /* ... or closes */
-    bool closes_after_replies; /* closes once every reply expected has come */
+    const char *from_ip;               /* NULL: 127.0.0.1 */
+    uint64_t read_rate;                /* bytes/s; 0: without limit */
+    uint64_t write_rate;               /* bytes/s; 0: without limit */
+    uint64_t abort_at_bytes;           /* resets once it has read so many; 0: never */
+    bool abort_by_close;               /* ... or closes */
+    bool closes_after_replies;         /* closes once every reply expected has come */
+    const struct sim_tls_options *tls; /* NULL: plain */
 };
 
 enum sim_framing { SIM_FRAMING_NONE, SIM_FRAMING_LENGTH, SIM_FRAMING_CHUNKED, SIM_FRAMING_CLOSE };
@@ -30,6 +32,8 @@ struct sim_reply {
     bool complete;           /* framing says that all has come */
     bool malformed;          /* could not be understood: see sim_reply_why */
     const char *why;
+    bool ended;        /* HTTP/2: the stream has, whole or not, */
+    uint32_t h2_error; /* and with this code */
     uint64_t asked_ns, first_byte_ns, done_ns;
 };
 
@@ -94,7 +98,7 @@ struct sim_answer {
     uint64_t drip_bytes_per_s; /* 0: without limit */
     enum sim_cut cut;
     uint64_t cut_at;
-    bool cut_by_close;  /* FIN in place of a reset */
+    bool cut_by_close;  /* FIN in place of a reset, and no close_notify */
     bool never;         /* no answer at all */
     int64_t length_lie; /* added to the Content-Length that is sent */
     unsigned interim_100, interim_103;
@@ -103,12 +107,16 @@ struct sim_answer {
 
 struct sim_origin_request {
     struct str method, target, head;
+    struct str body;         /* without chunk framing */
     uint64_t nth;            /* of this path, from 0 */
     uint64_t nth_connection; /* requests on this connection before it */
 };
 
 struct sim_origin *sim_origin_new(struct sim_world *w, const char *ip, uint16_t port);
 void sim_origin_free(struct sim_origin **o);
+
+/* Connections that come from now on speak TLS, with these options (copied); NULL: plain. */
+void sim_origin_tls(struct sim_origin *o, const struct sim_tls_options *options);
 
 /* The answer for a path (without its query), or NULL: for all others. None: 404. */
 void sim_origin_set(struct sim_origin *o, const char *path, const struct sim_answer *answer);

@@ -75,6 +75,8 @@ struct sim_world {
     struct sim_options options;
     struct sim_counts counts;
     uint64_t random[4];
+    uint64_t secrets; /* state of OpenSSL's randomness */
+    struct sim_tls_world *tls;
     uint64_t now, mono_base;
     uint64_t hash;
     bool trace;
@@ -179,6 +181,7 @@ struct sim_op {
     size_t n, sent;
     bool last_part; /* a send that will be short */
     bool lost;      /* a connect that nobody answers */
+    bool breaks;    /* by break_at_try: a connect is refused, an accept finds no descriptor */
     void *to;
     uint64_t offset;
     unsigned events;
@@ -269,6 +272,7 @@ struct sim_conn {
     void *me;
     bool end_told, gone_told;
     bool closes_at_limit; /* in place of a reset at reset_at_read */
+    struct sim_tls *tls;  /* NULL: plain */
     struct sim_event read, write, dial;
     uint64_t read_rate, write_rate;
     uint64_t sent_total, reset_at_read, reset_at_sent;
@@ -290,10 +294,30 @@ int sim_conn_take_error(struct sim_conn *c);      /* -errno once, then 0 */
 void sim_conn_shut(struct sim_conn *c);
 void sim_conn_do_close(struct sim_conn *c);
 void sim_conn_do_reset(struct sim_conn *c);
-void sim_conn_kick(struct sim_conn *c); /* something has changed for its owner */
+void sim_conn_break(struct sim_conn *c); /* both ends see a reset */
+void sim_conn_kick(struct sim_conn *c);  /* something has changed for its owner */
 uint64_t sim_rate_ns(uint64_t bytes, uint64_t bytes_per_s);
 
 /* Of scripted peers (sim_peer.c). */
 void sim_peer_init(struct sim_conn *c, const struct sim_peer *peer, void *me);
 void sim_peer_kick(struct sim_conn *c);
 void sim_peer_forget(struct sim_conn *c);
+
+/* --- TLS of scripted peers (sim_tls.c; what tests see of it is sim_tls.h) --- */
+
+enum sim_tls_event { SIM_TLS_OPEN, SIM_TLS_ENDED, SIM_TLS_FAILED };
+
+/* Ciphertext that has just been read; a flipped bit shows in it. */
+enum sim_tls_event sim_tls_read(struct sim_conn *c, char *bytes, size_t n);
+/* The next run of plaintext; none: *n is 0. ENDED: close_notify. */
+enum sim_tls_event sim_tls_take(struct sim_conn *c, char *to, size_t cap, size_t *n);
+
+size_t sim_tls_unsent(const struct sim_conn *c); /* ciphertext that waits to be sent; plain: 0 */
+void sim_tls_put(struct sim_conn *c, size_t n);
+bool sim_tls_may_write(const struct sim_conn *c); /* the handshake is done, and nothing waits to be sent */
+size_t sim_tls_record_bytes(struct sim_conn *c);  /* of the next one, at most */
+void sim_tls_write(struct sim_conn *c, const char *bytes, size_t n); /* at most that: one record */
+bool sim_tls_notify(struct sim_conn *c); /* makes close_notify, if it is still to be sent */
+bool sim_tls_has_failed(const struct sim_conn *c);
+void sim_tls_forget(struct sim_conn *c);
+void sim_tls_forget_world(struct sim_world *w);

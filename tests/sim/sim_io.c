@@ -91,6 +91,20 @@ static const char *const kind_names[SIM_OP_KINDS] = {
     [SIM_OP_OPEN] = "open",       [SIM_OP_STATX] = "statx",       [SIM_OP_READ] = "read",
 };
 
+static void try_op(void *context)
+{
+    struct sim_op *s = context;
+    struct sim_world *w = s->io->w;
+    bool of_conn = s->conn != NULL || s->listener != NULL;
+
+    if (of_conn && ++w->counts.tries == w->options.faults.break_at_try) {
+        s->breaks = true;
+        if (s->conn != NULL && s->conn->state == SIM_CONN_OPEN)
+            sim_conn_break(s->conn);
+    }
+    tries[s->kind](s);
+}
+
 static int free_slot(struct sim_world *w)
 {
     size_t i = w->free_slot_hint; /* none below it is free */
@@ -132,7 +146,7 @@ struct sim_op *sim_op_start(struct io *io, struct io_op *op, struct flow *f, int
     s = calloc(1, sizeof *s);
     CHECK(s != NULL);
     *s = (struct sim_op){.magic = SIM_OP_MAGIC, .kind = kind, .io = io, .op = op, .fd = fd};
-    s->event = (struct sim_event){.call = tries[kind], .context = s};
+    s->event = (struct sim_event){.call = try_op, .context = s};
     list_init(&s->io_link);
     s->slot = free_slot(w);
     w->ops[s->slot] = s;

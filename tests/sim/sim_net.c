@@ -129,7 +129,7 @@ static void start_arrival(struct sim_conn *to, size_t sent_now)
 }
 
 /* Both ends see a reset, as when something between them has had enough. */
-static void kill_both(struct sim_conn *c)
+void sim_conn_break(struct sim_conn *c)
 {
     struct sim_conn *ends[2] = {c, c->other};
 
@@ -170,7 +170,7 @@ static void on_arrival(void *context)
     sim_trace(w, "arrived", to->id, n);
     if (p->arrived_total == p->reset_at) {
         w->counts.resets++;
-        kill_both(to);
+        sim_conn_break(to);
         return;
     }
     if (in_transit(p) == 0 && p->fin_sent)

@@ -47,7 +47,10 @@ void sim_try_connect(void *context)
         connect_ends(s, -ECANCELED);
         return;
     }
-    error = s->lost ? -ETIMEDOUT : to.ss_family == s->conn->family ? sim_net_connect(s->conn, &to) : -EINVAL;
+    error = s->breaks                         ? -ECONNREFUSED
+            : s->lost                         ? -ETIMEDOUT
+            : to.ss_family == s->conn->family ? sim_net_connect(s->conn, &to)
+                                              : -EINVAL;
     if (error == -EINPROGRESS) {
         s->lost = true;
         sim_event_set(s->io->w, &s->event, SIM_CONNECT_TIMEOUT_NS);

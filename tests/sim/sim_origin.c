@@ -28,6 +28,8 @@ struct sim_origin {
     struct sim_world *w;
     char ip[64];
     uint16_t port;
+    bool speaks_tls;
+    struct sim_tls_options tls;
     struct list resources, connections;
     uint64_t requests, connections_n;
     void (*hook)(void *, const struct sim_origin_request *, struct sim_answer *);
@@ -97,6 +99,13 @@ void sim_origin_hook(struct sim_origin *o,
 {
     o->hook = hook;
     o->hook_context = context;
+}
+
+void sim_origin_tls(struct sim_origin *o, const struct sim_tls_options *options)
+{
+    o->speaks_tls = options != NULL;
+    if (options != NULL)
+        o->tls = *options;
 }
 
 uint64_t sim_origin_requests(const struct sim_origin *o, const char *path)
@@ -273,7 +282,7 @@ static void cut(struct connection *c, const struct sim_answer *a)
 {
     c->ending = true;
     if (a->cut_by_close)
-        sim_conn_close(c->conn);
+        sim_conn_cut(c->conn);
     else
         sim_conn_reset(c->conn);
 }
@@ -349,11 +358,11 @@ static void answer(struct connection *c, const struct sim_answer *a, const struc
 
 /* --- connections --- */
 
-static void on_request(struct connection *c, struct str head)
+static void on_request(struct connection *c, struct str head, struct str body)
 {
     struct sim_origin *o = c->origin;
     const char *sp = memchr(head.p, ' ', head.n);
-    struct sim_origin_request request = {.head = head, .nth_connection = c->requests++};
+    struct sim_origin_request request = {.head = head, .body = body, .nth_connection = c->requests++};
     struct sim_answer a;
     struct resource *r;
     struct str path;
@@ -377,6 +386,51 @@ static void on_request(struct connection *c, struct str head)
     answer(c, &a, &request, path);
 }
 
+/* Takes the chunks that begin at the front of `in` off their framing. Returns how many bytes they are with it, 0 while
+ * they are not whole. */
+static size_t read_chunks(const struct connection *c, struct str in, struct sim_bytes *body)
+{
+    size_t at = 0;
+
+    for (;;) {
+        struct str rest = str_skip(in, at);
+        const char *end = rest.n > 0 ? memmem(rest.p, rest.n, "\r\n", 2) : NULL;
+        size_t n;
+
+        if (end == NULL)
+            return 0;
+        n = strtoull(rest.p, NULL, 16);
+        at += (size_t)(end + 2 - rest.p);
+        if (in.n < at + n + 2)
+            return 0;
+        sim_bytes_add(body, in.p + at, n);
+        if (memcmp(in.p + at + n, "\r\n", 2) != 0)
+            sim_fail(c->origin->w, "the origin was sent a chunk with a wrong end");
+        at += n + 2;
+        if (n == 0)
+            return at;
+    }
+}
+
+/* What of `in` belongs to the request with this head; 0 while it has not all come. */
+static size_t read_request_body(const struct connection *c, struct str head, struct str in,
+                                struct sim_bytes *body)
+{
+    struct str length = sim_head_field(head, "Content-Length");
+    uint64_t n = 0;
+
+    if (sim_head_field(head, "Transfer-Encoding").p != NULL) {
+        n = read_chunks(c, str_skip(in, head.n), body);
+        return n > 0 ? head.n + n : 0;
+    }
+    for (size_t i = 0; i < length.n; i++)
+        n = n * 10 + (uint64_t)(length.p[i] - '0');
+    if (in.n < head.n + n)
+        return 0;
+    sim_bytes_add(body, in.p + head.n, n);
+    return head.n + n;
+}
+
 static void on_data(void *me, struct sim_conn *conn, struct str bytes)
 {
     struct connection *c = me;
@@ -386,16 +440,17 @@ static void on_data(void *me, struct sim_conn *conn, struct str bytes)
     sim_bytes_add(&c->in, bytes.p, bytes.n);
     while (!c->ending && c->in.n > 0 &&
            (end = memmem(sim_bytes_at(&c->in, 0), c->in.n, "\r\n\r\n", 4)) != NULL) {
-        struct str head = str_of(sim_bytes_at(&c->in, 0), (size_t)(end + 4 - sim_bytes_at(&c->in, 0)));
-        struct str length = sim_head_field(head, "Content-Length");
-        uint64_t body_bytes = 0;
+        struct str in = str_of(sim_bytes_at(&c->in, 0), c->in.n);
+        struct str head = str_of(in.p, (size_t)(end + 4 - in.p));
+        struct sim_bytes body = {0};
+        size_t n = read_request_body(c, head, in, &body);
 
-        for (size_t i = 0; i < length.n; i++)
-            body_bytes = body_bytes * 10 + (uint64_t)(length.p[i] - '0');
-        if (c->in.n < head.n + body_bytes)
+        if (n > 0)
+            on_request(c, head, str_of(body.p != NULL ? sim_bytes_at(&body, 0) : "", body.n));
+        sim_bytes_free(&body);
+        if (n == 0)
             return;
-        on_request(c, head);
-        sim_bytes_drop(&c->in, head.n + body_bytes);
+        sim_bytes_drop(&c->in, n);
     }
 }
 
@@ -417,6 +472,8 @@ static void *on_accept(void *context, struct sim_conn *conn)
     c->conn = conn;
     o->connections_n++;
     list_push_back(&o->connections, &c->link);
+    if (o->speaks_tls)
+        sim_conn_tls_accept(conn, &o->tls);
     return c;
 }
 

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum action_kind { SEND, SEND_BODY, PAUSE, END, CLOSE, RESET };
+enum action_kind { SEND, SEND_BODY, PAUSE, END, CLOSE, CUT, RESET };
 
 struct sim_action {
     struct list link;
@@ -48,6 +48,32 @@ static void reset_now(struct sim_conn *c)
     sim_conn_do_reset(c);
 }
 
+/* The peer is given what can be opened, and told of close_notify or a failure. */
+static void open_records(struct sim_conn *c, char *ciphertext, size_t n)
+{
+    enum sim_tls_event event = sim_tls_read(c, ciphertext, n);
+    char plain[BODY_RUN];
+
+    while (event == SIM_TLS_OPEN && !c->closed) {
+        event = sim_tls_take(c, plain, sizeof plain, &n);
+        if (n == 0)
+            break;
+        if (c->peer->data != NULL)
+            c->peer->data(c->me, c, str_of(plain, n));
+    }
+    if (event == SIM_TLS_FAILED && !c->closed) {
+        drop_script(c);
+        tell_gone(c, -EPROTO);
+    } else if (event == SIM_TLS_ENDED && !c->end_told && !c->closed) {
+        c->end_told = true;
+        sim_trace(c->w, "peer end", c->id, 1);
+        if (c->peer->end != NULL)
+            c->peer->end(c->me, c);
+    }
+    if (!c->closed)
+        sim_peer_kick(c);
+}
+
 /* Returns bytes taken. */
 static size_t read_some(struct sim_conn *c)
 {
@@ -69,7 +95,9 @@ static size_t read_some(struct sim_conn *c)
     sim_trace(w, "peer read", c->id, n);
     sim_trace_bytes(w, copy, n);
     sim_conn_took(c, n);
-    if (c->peer->data != NULL && n > 0)
+    if (c->tls != NULL && n > 0)
+        open_records(c, copy, n);
+    else if (c->peer->data != NULL && n > 0)
         c->peer->data(c->me, c, str_of(copy, n));
     free(copy);
     if (c->in.read_total == c->reset_at_read && c->closes_at_limit)
@@ -92,6 +120,10 @@ static void on_read(void *context)
         drop_script(c);
         tell_gone(c, -ECONNRESET);
         return;
+    } else if (c->in.fin_arrived && !c->end_told && c->tls != NULL) {
+        tell_gone(c, -ECONNABORTED); /* anybody may have cut it off */
+        sim_conn_close_now(c);
+        return;
     } else if (c->in.fin_arrived && !c->end_told) {
         c->end_told = true;
         sim_trace(c->w, "peer end", c->id, 0);
@@ -107,6 +139,14 @@ static void on_read(void *context)
                       sim_rate_ns(n, c->read_rate) + sim_between(c->w, c->w->options.net.operation_ns));
 }
 
+static bool wants_to_write(const struct sim_conn *c)
+{
+    if (c->tls == NULL)
+        return !list_empty(&c->script);
+    return sim_tls_unsent(c) > 0 || sim_tls_has_failed(c) ||
+           (sim_tls_may_write(c) && !list_empty(&c->script));
+}
+
 void sim_peer_kick(struct sim_conn *c)
 {
     if (c->closed)
@@ -114,7 +154,7 @@ void sim_peer_kick(struct sim_conn *c)
     if (!sim_event_is_set(&c->read) && (c->read_rate > 0 || c->state == SIM_CONN_DEAD) &&
         sim_conn_readable(c) && !c->gone_told && !(c->end_told && c->state == SIM_CONN_OPEN))
         sim_event_set(c->w, &c->read, sim_between(c->w, c->w->options.net.operation_ns));
-    if (!sim_event_is_set(&c->write) && !list_empty(&c->script) && c->state == SIM_CONN_OPEN)
+    if (!sim_event_is_set(&c->write) && c->state == SIM_CONN_OPEN && wants_to_write(c))
         sim_event_set(c->w, &c->write, sim_between(c->w, c->w->options.net.operation_ns));
 }
 
@@ -123,31 +163,77 @@ void sim_peer_kick(struct sim_conn *c)
 static void send_bytes(struct sim_conn *c, const struct sim_action *a, size_t n)
 {
     char run[BODY_RUN];
+    const char *bytes = a->kind == SEND ? a->bytes + a->done : run;
 
-    if (a->kind == SEND) {
-        sim_conn_put(c, a->bytes + a->done, n);
-    } else {
+    if (a->kind == SEND_BODY)
         sim_body_fill(a->body_id, a->done, run, n);
-        sim_conn_put(c, run, n);
-    }
+    if (c->tls != NULL)
+        sim_tls_write(c, bytes, n);
+    else
+        sim_conn_put(c, bytes, n);
+}
+
+/* How much of n bytes may be sent now. */
+static size_t sendable(const struct sim_conn *c, size_t n)
+{
+    size_t room = sim_conn_room(c);
+
+    n = n < room ? n : room;
+    if (c->write_rate != UINT64_MAX && n > c->write_rate / 20 + 1)
+        n = c->write_rate / 20 + 1;
+    if (n > c->reset_at_sent - c->sent_total)
+        n = c->reset_at_sent - c->sent_total;
+    return n;
 }
 
 /* Bytes given to the connection; 0: none fit, or it was reset. */
 static size_t send_some(struct sim_conn *c, struct sim_action *a)
 {
-    size_t n = a->n - a->done, room = sim_conn_room(c);
+    size_t n = a->n - a->done;
 
-    n = n < room ? n : room;
     if (a->kind == SEND_BODY && n > BODY_RUN)
         n = BODY_RUN;
-    if (c->write_rate != UINT64_MAX && n > c->write_rate / 20 + 1)
-        n = c->write_rate / 20 + 1;
-    if (n > c->reset_at_sent - c->sent_total)
-        n = c->reset_at_sent - c->sent_total;
+    n = sendable(c, n);
     if (n > 0)
         send_bytes(c, a, n);
     a->done += n;
     return n;
+}
+
+/* One record of what is to be sent is sealed; it goes out as write_ciphertext goes on. */
+static void seal_some(struct sim_conn *c, struct sim_action *a)
+{
+    size_t n = a->n - a->done, most = sim_tls_record_bytes(c);
+
+    if (c->write_rate != UINT64_MAX && most > c->write_rate / 20 + 1)
+        most = c->write_rate / 20 + 1;
+    n = n < most ? n : most;
+    if (n > 0)
+        send_bytes(c, a, n);
+    a->done += n;
+}
+
+/* True: there was something of TLS to do before the script goes on. */
+static bool write_ciphertext(struct sim_conn *c)
+{
+    size_t n = sim_tls_unsent(c);
+
+    if (n > 0 && c->write_rate > 0) {
+        n = sendable(c, n);
+        if (n > 0)
+            sim_tls_put(c, n);
+        if (c->sent_total == c->reset_at_sent)
+            reset_now(c);
+        else if (n > 0) /* without room it will be kicked */
+            sim_event_set(c->w, &c->write,
+                          sim_between(c->w, c->w->options.net.operation_ns) + sim_rate_ns(n, c->write_rate));
+        return true;
+    }
+    if (n == 0 && sim_tls_has_failed(c)) {
+        sim_conn_close_now(c);
+        return true;
+    }
+    return !sim_tls_may_write(c);
 }
 
 static void on_write(void *context)
@@ -158,20 +244,27 @@ static void on_write(void *context)
     size_t n = 0;
     uint64_t delay = sim_between(c->w, c->w->options.net.operation_ns);
 
-    if (c->closed || c->state != SIM_CONN_OPEN || list_empty(&c->script))
+    if (c->closed || c->state != SIM_CONN_OPEN || (c->tls != NULL && write_ciphertext(c)) ||
+        list_empty(&c->script))
         return;
     a = LIST_ENTRY(c->script.next, struct sim_action, link);
     kind = a->kind;
     if (kind == SEND || kind == SEND_BODY) {
         if (c->write_rate == 0)
             return;
-        n = send_some(c, a);
+        if (c->tls != NULL)
+            seal_some(c, a);
+        else
+            n = send_some(c, a);
         if (c->sent_total == c->reset_at_sent) {
             reset_now(c);
             return;
         }
-        if (n == 0 && a->done < a->n)
+        if (c->tls == NULL && n == 0 && a->done < a->n)
             return; /* room will kick it */
+    } else if ((kind == END || kind == CLOSE) && c->tls != NULL && sim_tls_notify(c)) {
+        sim_event_set(c->w, &c->write, delay);
+        return;
     } else if (kind == PAUSE) {
         if (a->done == 0 && a->n > 0) {
             a->done = a->n;
@@ -188,7 +281,7 @@ static void on_write(void *context)
         reset_now(c);
         return;
     }
-    if (kind == CLOSE) {
+    if (kind == CLOSE || kind == CUT) {
         sim_conn_close_now(c);
         return;
     }
@@ -197,7 +290,7 @@ static void on_write(void *context)
         if (c->end_told)
             tell_gone(c, 0);
     }
-    if (!list_empty(&c->script))
+    if (!list_empty(&c->script) || sim_tls_unsent(c) > 0)
         sim_event_set(c->w, &c->write, delay + sim_rate_ns(n, c->write_rate));
 }
 
@@ -254,6 +347,11 @@ void sim_conn_close(struct sim_conn *c)
     action(c, CLOSE, 0);
 }
 
+void sim_conn_cut(struct sim_conn *c)
+{
+    action(c, CUT, 0);
+}
+
 void sim_conn_reset(struct sim_conn *c)
 {
     action(c, RESET, 0);
@@ -308,6 +406,11 @@ bool sim_conn_is_finished(const struct sim_conn *c)
 uint64_t sim_conn_read_total(const struct sim_conn *c)
 {
     return c->in.read_total;
+}
+
+uint64_t sim_conn_sent_total(const struct sim_conn *c)
+{
+    return c->sent_total;
 }
 
 uint64_t sim_conn_id(const struct sim_conn *c)
@@ -374,6 +477,7 @@ struct sim_conn *sim_connect(struct sim_world *w, const char *from_ip, const cha
 void sim_peer_forget(struct sim_conn *c)
 {
     drop_script(c);
+    sim_tls_forget(c);
 }
 
 /* --- bodies: eight bytes at a time out of a mixed counter --- */

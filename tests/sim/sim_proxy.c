@@ -38,6 +38,9 @@ static struct site *load(const struct sim_proxy *p, const char *yaml)
     snprintf(path, sizeof path, "%s/proxy.yaml", p->folder);
     if (proxy_conf_load(path, p->proxy.role, &conf, &error) != 0)
         sim_fail(p->w, "%s", error.text);
+    for (unsigned i = 0; i < conf->listen_n; i++)
+        if (conf->listen[i].tls != NULL)
+            tls_server_set_tickets(conf->listen[i].tls, p->proxy.tickets);
     site = site_create(&conf);
     CHECK(site != NULL);
     return site;
@@ -50,11 +53,14 @@ static void make_folder(struct sim_proxy *p)
     snprintf(p->folder, sizeof p->folder, "%.40s/segue-sim-XXXXXX", tmp != NULL ? tmp : "/tmp");
     CHECK(mkdtemp(p->folder) != NULL);
     write_file(p, "keys.yaml", keys_yaml);
+    write_file(p, "cert.pem", sim_pem(SIM_PEM_CERTIFICATE));
+    write_file(p, "key.pem", sim_pem(SIM_PEM_KEY));
+    write_file(p, "ca.pem", sim_pem(SIM_PEM_CA));
 }
 
 static void remove_folder(const struct sim_proxy *p)
 {
-    static const char *const names[] = {"keys.yaml", "proxy.yaml"};
+    static const char *const names[] = {"keys.yaml", "proxy.yaml", "cert.pem", "key.pem", "ca.pem"};
     char path[128];
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -116,6 +122,8 @@ struct sim_proxy *sim_proxy_open(struct sim_world *w, const struct sim_proxy_opt
     make_folder(p);
     p->proxy.role = options->role;
     p->proxy.workers_n = options->workers > 0 ? options->workers : 1;
+    p->proxy.tickets = tls_tickets_create();
+    CHECK(p->proxy.tickets != NULL);
     p->proxy.site = load(p, options->yaml);
     snprintf(p->proxy.instance, sizeof p->proxy.instance, "%016llx", (unsigned long long)sim_seed(w));
     p->proxy.memory = memory_new(&(struct memory_config){.size_bytes = p->proxy.site->conf->memory_bytes});
@@ -163,14 +171,21 @@ bool sim_proxy_is_over(void *proxy)
     return over;
 }
 
-static void say_what_is_left(const struct sim_proxy *p)
+void sim_proxy_say_what_is_left(const struct sim_proxy *p)
 {
     for (unsigned i = 0; i < p->proxy.workers_n; i++) {
         const struct worker *w = p->proxy.workers[i];
 
-        fprintf(stderr, "worker %u: stopped %d, connections %zu, requests %zu, fills %zu, upstream %llu\n", i,
-                p->stopped[i], w->conns.in_use, w->requests.in_use, w->fills.in_use,
-                (unsigned long long)w->stats.upstream_open);
+        fprintf(stderr,
+                "worker %u: stopped %d, connections %zu (gauge %llu, active %llu, HTTP/2 %llu, handshaking "
+                "%llu), "
+                "requests %zu (HTTP/2: gauge %llu), streams %zu, slabs %zu, fills %zu, upstream %llu\n",
+                i, p->stopped[i], w->conns.in_use, (unsigned long long)w->stats.connections_open,
+                (unsigned long long)w->stats.connections_active,
+                (unsigned long long)w->stats.http2_connections_open,
+                (unsigned long long)w->stats.tls.handshaking, w->requests.in_use,
+                (unsigned long long)w->stats.http2_requests, w->http2_streams.in_use, w->http2_slabs.in_use,
+                w->fills.in_use, (unsigned long long)w->stats.upstream_open);
         LIST_EACH (&w->conn_list, node) {
             const struct conn *c = LIST_ENTRY(node, struct conn, node);
 
@@ -191,8 +206,10 @@ static void check_empty(const struct sim_proxy *p)
         const struct worker *w = p->proxy.workers[i];
 
         if (w->conns.in_use + w->requests.in_use + w->fills.in_use > 0 || w->stats.upstream_open > 0 ||
-            w->stats.connections_open > 0 || w->stats.connections_active > 0) {
-            say_what_is_left(p);
+            w->stats.connections_open > 0 || w->stats.connections_active > 0 ||
+            w->http2_streams.in_use + w->http2_slabs.in_use > 0 || w->stats.http2_connections_open > 0 ||
+            w->stats.http2_requests > 0 || w->stats.tls.handshaking > 0) {
+            sim_proxy_say_what_is_left(p);
             sim_fail(p->w, "worker %u is stopped, and something is left", i);
         }
     }
@@ -219,7 +236,7 @@ void sim_proxy_close(struct sim_proxy **pp, uint64_t for_ns)
     if (!p->draining)
         sim_proxy_drain(p, false);
     if (!sim_run(p->w, sim_proxy_is_over, p, for_ns)) {
-        say_what_is_left(p);
+        sim_proxy_say_what_is_left(p);
         sim_fail(p->w, "the proxy does not end");
     }
     sim_check_clean(p->w);
@@ -228,6 +245,7 @@ void sim_proxy_close(struct sim_proxy **pp, uint64_t for_ns)
     rate_limits_destroy(&p->proxy.rate_limits);
     memory_free(&p->proxy.memory);
     site_unref(&p->proxy.site);
+    tls_tickets_destroy(&p->proxy.tickets);
     remove_folder(p);
     free(p);
 }
@@ -272,13 +290,22 @@ void sim_bed_close(struct sim_bed *bed)
 
 struct sim_client *sim_bed_client(struct sim_bed *bed, const struct sim_client_options *options)
 {
-    return sim_client_new(bed->w, "127.0.0.1", SIM_PROXY_PORT, options);
+    bool tls = options != NULL && options->tls != NULL;
+
+    return sim_client_new(bed->w, "127.0.0.1", tls ? SIM_TLS_PORT : SIM_PROXY_PORT, options);
+}
+
+struct sim_h2 *sim_bed_h2(struct sim_bed *bed, const struct sim_h2_options *options)
+{
+    bool tls = options != NULL && options->tls != NULL;
+
+    return sim_h2_new(bed->w, "127.0.0.1", tls ? SIM_TLS_PORT : SIM_PROXY_PORT, options);
 }
 
 void sim_bed_settle(struct sim_bed *bed, struct sim_client *c, uint64_t for_s)
 {
     if (!sim_run(bed->w, sim_client_settled, c, for_s * NS_PER_S)) {
-        say_what_is_left(bed->p);
+        sim_proxy_say_what_is_left(bed->p);
         sim_fail(bed->w, "a client is not answered");
     }
 }
@@ -302,7 +329,7 @@ void sim_bed_settle_all(struct sim_bed *bed, struct sim_client **clients, size_t
     struct all all = {.clients = clients, .n = n};
 
     if (!sim_run(bed->w, all_settled, &all, for_s * NS_PER_S)) {
-        say_what_is_left(bed->p);
+        sim_proxy_say_what_is_left(bed->p);
         sim_fail(bed->w, "client %zu is not answered", all.at);
     }
 }
@@ -321,10 +348,8 @@ struct sim_client *sim_bed_get(struct sim_bed *bed, const char *target, const ch
     return c;
 }
 
-void sim_bed_want(struct sim_bed *bed, struct sim_client *c, size_t i, int status)
+static void want(const struct sim_bed *bed, const struct sim_reply *r, size_t i, int status)
 {
-    const struct sim_reply *r = sim_client_reply(c, i);
-
     if (r->malformed || !r->complete || r->status != status)
         sim_fail(bed->w,
                  "reply %zu: wanted %d, got %d, complete %d, malformed %d (%s), %zu bytes of body:\n" STR_FMT,
@@ -332,14 +357,45 @@ void sim_bed_want(struct sim_bed *bed, struct sim_client *c, size_t i, int statu
                  STR_ARG(r->head));
 }
 
-void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t i, const char *path,
-                       uint64_t version, uint64_t bytes)
+static void want_body(const struct sim_bed *bed, const struct sim_reply *r, size_t i, const char *path,
+                      uint64_t version, uint64_t bytes)
 {
-    const struct sim_reply *r = sim_client_reply(c, i);
     uint64_t id = sim_body_id(str_z(path), version);
 
-    sim_bed_want(bed, c, i, 200);
+    want(bed, r, i, 200);
     if (r->body.n != bytes || sim_body_differs(id, 0, r->body.p, r->body.n) != r->body.n)
         sim_fail(bed->w, "reply %zu: %zu bytes of %llu, the first %zu right", i, r->body.n,
                  (unsigned long long)bytes, sim_body_differs(id, 0, r->body.p, r->body.n));
+}
+
+void sim_bed_want(struct sim_bed *bed, struct sim_client *c, size_t i, int status)
+{
+    want(bed, sim_client_reply(c, i), i, status);
+}
+
+void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t i, const char *path,
+                       uint64_t version, uint64_t bytes)
+{
+    want_body(bed, sim_client_reply(c, i), i, path, version, bytes);
+}
+
+void sim_bed_settle_h2(struct sim_bed *bed, struct sim_h2 *c, uint64_t for_s)
+{
+    if (!sim_run(bed->w, sim_h2_settled, c, for_s * NS_PER_S)) {
+        sim_proxy_say_what_is_left(bed->p);
+        sim_fail(bed->w, "a client of HTTP/2 is not answered");
+    }
+    if (sim_h2_broken(c) != NULL)
+        sim_fail(bed->w, "HTTP/2: %s", sim_h2_broken(c));
+}
+
+void sim_bed_want_h2(struct sim_bed *bed, struct sim_h2 *c, size_t i, int status)
+{
+    want(bed, sim_h2_reply(c, i), i, status);
+}
+
+void sim_bed_want_h2_body(struct sim_bed *bed, struct sim_h2 *c, size_t i, const char *path, uint64_t version,
+                          uint64_t bytes)
+{
+    want_body(bed, sim_h2_reply(c, i), i, path, version, bytes);
 }

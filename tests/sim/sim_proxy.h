@@ -4,17 +4,23 @@
 #pragma once
 
 #include "proxy/worker.h"
+#include "sim_h2.h"
 #include "sim_http.h"
 #include "util/clock.h"
 
 #define SIM_PROXY_PORT  8080
 #define SIM_ORIGIN_PORT 8081
+#define SIM_TLS_PORT    8443
 
-/* What most configurations begin with. `keys.yaml` lies beside every one. */
-#define SIM_YAML_LISTEN   "listen: [{address: \"127.0.0.1:8080\"}]\n"
-#define SIM_YAML_UPSTREAM "upstreams: [{url: \"http://127.0.0.1:8081\"}]\n"
-#define SIM_YAML_MEMORY   "memory: {size: 64MiB}\n"
-#define SIM_YAML          SIM_YAML_LISTEN SIM_YAML_UPSTREAM SIM_YAML_MEMORY
+/* What most configurations begin with. `keys.yaml` lies beside every one, and cert.pem, key.pem, ca.pem of sim_tls.h. */
+#define SIM_YAML_LISTEN     "listen: [{address: \"127.0.0.1:8080\"}]\n"
+#define SIM_YAML_LISTEN_ALL /* and HTTP/2 on both */                                                         \
+    "listen: [{address: \"127.0.0.1:8080\", http2: true}, "                                                  \
+    "{address: \"127.0.0.1:8443\", http2: true, tls: {certificate: cert.pem, key: key.pem}}]\n"
+#define SIM_YAML_UPSTREAM_TLS "upstreams: [{url: \"https://127.0.0.1:8081\", tls: {ca: ca.pem}}]\n"
+#define SIM_YAML_UPSTREAM     "upstreams: [{url: \"http://127.0.0.1:8081\"}]\n"
+#define SIM_YAML_MEMORY       "memory: {size: 64MiB}\n"
+#define SIM_YAML              SIM_YAML_LISTEN SIM_YAML_UPSTREAM SIM_YAML_MEMORY
 
 struct sim_proxy_options {
     enum proxy_role role;
@@ -43,6 +49,9 @@ bool sim_proxy_is_over(void *proxy);
 /* Drains, unless that has been done, and checks. At most so long may it take. */
 void sim_proxy_close(struct sim_proxy **p, uint64_t for_ns);
 
+/* To standard error, before one fails. */
+void sim_proxy_say_what_is_left(const struct sim_proxy *p);
+
 /* A counter of struct proxy_stats, over all workers. */
 #define SIM_PROXY_STAT(p, field) sim_proxy_stat(p, offsetof(struct proxy_stats, field))
 uint64_t sim_proxy_stat(const struct sim_proxy *p, size_t offset);
@@ -61,8 +70,10 @@ struct sim_bed {
 struct sim_bed sim_bed_open(const struct sim_options *options, unsigned workers, const char *yaml);
 void sim_bed_close(struct sim_bed *bed);
 
-/* A client of the proxy. */
+/* A client of the proxy; with options.tls of its TLS listener. */
 struct sim_client *sim_bed_client(struct sim_bed *bed, const struct sim_client_options *options);
+
+struct sim_h2 *sim_bed_h2(struct sim_bed *bed, const struct sim_h2_options *options);
 
 /* Runs until it is settled, and fails after so many virtual seconds. */
 void sim_bed_settle(struct sim_bed *bed, struct sim_client *c, uint64_t for_s);
@@ -81,3 +92,9 @@ void sim_bed_want(struct sim_bed *bed, struct sim_client *c, size_t reply, int s
 /* ... a 200 with exactly the body of the path's version. */
 void sim_bed_want_body(struct sim_bed *bed, struct sim_client *c, size_t reply, const char *path,
                        uint64_t version, uint64_t bytes);
+
+/* The same of HTTP/2. Nothing may be wrong with the connection either. */
+void sim_bed_settle_h2(struct sim_bed *bed, struct sim_h2 *c, uint64_t for_s);
+void sim_bed_want_h2(struct sim_bed *bed, struct sim_h2 *c, size_t i, int status);
+void sim_bed_want_h2_body(struct sim_bed *bed, struct sim_h2 *c, size_t i, const char *path, uint64_t version,
+                          uint64_t bytes);

@@ -386,7 +386,7 @@ void sim_try_accept(void *context)
             accept_ends(s, -ECANCELED);
         return;
     }
-    if (sim_fault(w, w->options.faults.accept_emfile_ppm, &w->counts.accept_errors)) {
+    if (s->breaks || sim_fault(w, w->options.faults.accept_emfile_ppm, &w->counts.accept_errors)) {
         accept_ends(s, -EMFILE);
         return;
     }

@@ -312,6 +312,7 @@ struct sim_world *sim_create(const struct sim_options *options)
 
     CHECK(w != NULL && sim_current == NULL);
     w->options = *options;
+    w->secrets = seed;
     if (w->options.unix_s == 0)
         w->options.unix_s = 1790000000;
     for (unsigned i = 0; i < 4; i++)
@@ -342,6 +343,7 @@ void sim_destroy(struct sim_world **world)
         free(LIST_ENTRY(node, struct call, link));
     }
     sim_net_forget(w);
+    sim_tls_forget_world(w);
     free(w->heap);
     free(w->fds);
     free(w->ops);

@@ -3,11 +3,13 @@
  *   every byte that a client gets with 200 or 206 is the origin's, of exactly the version that the ETag names;
  *   framing and ranges are right, and an answer that ends early ends by a broken connection;
  *   what is kept is whole: who is told HIT gets all of it while the origin is down;
+ *   so it is over HTTP/1.1 and HTTP/2, plain and TLS, whatever bits are flipped under TLS;
  *   every client is settled in bounded time, and after a drain nothing is left (sim_proxy_close);
  *   the same seed gives the same trace.
  *
  * SIM_SEED=N replays one seed, SIM_SEEDS=N runs the first N. */
 #include "sim_proxy.h"
+#include "sim_songs.h"
 #include "util/log.h"
 
 #include <errno.h>
@@ -23,36 +25,38 @@
 #define CLIENTS_MAX   24u
 #define CLIENTS_USUAL 10u
 #define REQUESTS_MAX  6u
-#define PATHS         20u
+#define PATHS         SIM_SONGS
 #define SETTLE_S      300u
 #define SLOW_S        60u
 
 /* --- what there is --- */
 
-struct song {
-    char path[24];
-    uint64_t bytes; /* of version 1; later ones differ a little where `grows` */
-    uint64_t version;
-    const char *fields;
-    bool grows, etag, chunked, no_ranges, by_close, passed, is_signed;
+struct wish { /* what a request asked for */
+    const struct sim_song *song;
+    bool head_only, is_get, bad_signature, is_upload, health;
 };
 
-struct wish { /* what a request asked for */
-    const struct song *song;
-    bool head_only, is_get, bad_signature, is_upload, health;
+struct caller { /* one of them */
+    struct sim_client *http1;
+    struct sim_h2 *http2;
 };
 
 struct life {
     struct sim_bed bed;
     struct sim_options options;
-    struct song songs[PATHS];
-    struct sim_client *clients[CLIENTS_MAX];
+    struct sim_song songs[PATHS];
+    struct caller clients[CLIENTS_MAX];
+    struct sim_tls_sessions *sessions[2]; /* of TLS 1.3 and 1.2 */
+    unsigned settled_n;                   /* the first ones of them */
     struct wish wishes[CLIENTS_MAX][REQUESTS_MAX];
+    bool shut[CLIENTS_MAX]; /* its windows never open */
     unsigned clients_n;
     unsigned trouble_ppm; /* of an answer of the origin */
     bool fragile;         /* the network resets connections, too */
-    bool crowd;           /* of slow clients with an object each: more than the memory tier holds */
-    bool lies; /* the origin's Content-Length may be wrong: then only bytes are checked, not lengths */
+    bool mixed;           /* clients are of all kinds; else plain HTTP/1.1 */
+    bool tls_origin;
+    bool crowd; /* of slow clients with an object each: more than the memory tier holds */
+    bool lies;  /* the origin's Content-Length may be wrong: then only bytes are checked, not lengths */
 };
 
 /* What has happened in all seeds: a test that never went through something shows here. */
@@ -60,20 +64,86 @@ static struct {
     uint64_t whole, partial, multipart, not_modified, errors, broken, hits, stale, joined, slow,
         passed_through;
     uint64_t evictions, refused_signatures, uploads, retries;
+    uint64_t http2, tls, resumed, upstream_tls, flipped, cancelled, goaways;
 } seen;
 
-static const char *const seen_names[] = {
-    "whole", "partial", "multipart", "not_modified",       "errors",  "broken", "hits", "stale", "joined",
-    "slow",  "passed",  "evictions", "refused_signatures", "uploads", "retries"};
+static const char *const seen_names[] = {"whole",
+                                         "partial",
+                                         "multipart",
+                                         "not_modified",
+                                         "errors",
+                                         "broken",
+                                         "hits",
+                                         "stale",
+                                         "joined",
+                                         "slow",
+                                         "passed",
+                                         "evictions",
+                                         "refused_signatures",
+                                         "uploads",
+                                         "retries",
+                                         "http2",
+                                         "tls",
+                                         "resumed",
+                                         "upstream_tls",
+                                         "flipped",
+                                         "cancelled",
+                                         "goaways"};
 
-static uint64_t bytes_of(const struct song *s, uint64_t version)
+/* --- clients of either kind --- */
+
+static struct sim_conn *conn_of(const struct caller *c)
 {
-    return s->grows ? s->bytes + version * 7 % 5000 : s->bytes;
+    return c->http1 != NULL ? sim_client_conn(c->http1) : sim_h2_conn(c->http2);
+}
+
+static const struct sim_reply *reply_of(const struct caller *c, size_t k)
+{
+    return c->http1 != NULL ? sim_client_reply(c->http1, k) : sim_h2_reply(c->http2, k);
+}
+
+static size_t asked_of(const struct caller *c)
+{
+    return c->http1 != NULL ? sim_client_asked(c->http1) : sim_h2_asked(c->http2);
+}
+
+static bool all_settled(void *context)
+{
+    struct life *l = context;
+
+    for (; l->settled_n < l->clients_n; l->settled_n++) {
+        struct caller *c = &l->clients[l->settled_n];
+
+        if (c->http1 != NULL ? !sim_client_settled(c->http1) : !sim_h2_settled(c->http2))
+            return false;
+    }
+    return true;
+}
+
+_Noreturn static void say_who_waits(const struct life *l)
+{
+    const struct caller *c = &l->clients[l->settled_n];
+
+    sim_proxy_say_what_is_left(l->bed.p);
+    for (size_t k = 0; k < asked_of(c); k++)
+        fprintf(stderr, "  %s: status %d, %zu bytes, ended %d\n", l->wishes[l->settled_n][k].song->path,
+                reply_of(c, k)->status, reply_of(c, k)->body.n, reply_of(c, k)->ended);
+    sim_fail(l->bed.w, "client %u, connection %llu, HTTP/%d%s is not answered", l->settled_n,
+             (unsigned long long)sim_conn_id(conn_of(c)), c->http1 != NULL ? 1 : 2,
+             sim_conn_is_tls(conn_of(c)) ? " over TLS" : "");
+}
+
+static void free_caller(struct caller *c)
+{
+    if (c->http1 != NULL)
+        sim_client_free(&c->http1);
+    else
+        sim_h2_free(&c->http2);
 }
 
 /* --- the origin --- */
 
-static const struct song *song_at(const struct life *l, struct str target)
+static const struct sim_song *song_at(const struct life *l, struct str target)
 {
     for (size_t i = 0; i < PATHS; i++)
         if (str_eq(str_of(target.p, strcspn(target.p, "? ")), str_z(l->songs[i].path)))
@@ -81,80 +151,33 @@ static const struct song *song_at(const struct life *l, struct str target)
     return NULL;
 }
 
-static void trouble(struct sim_world *w, struct sim_answer *a, bool lies)
+/* Of the connections that come from here on. */
+static void choose_origin_tls(struct life *l)
 {
-    static const struct str garbage = STR_INIT("\x16\x03\x01 not HTTP at all\r\n\r\n");
-    static const struct str moved =
-        STR_INIT("HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n");
-    static const struct str unasked = STR_INIT("HTTP/1.1 304 Not Modified\r\nETag: \"other\"\r\n\r\n");
+    struct sim_tls_options tls = sim_tls_options_random(l->bed.w);
 
-    switch (sim_below(w, lies ? 18 : 16)) {
-    case 0:
-        a->never = true;
-        break;
-    case 1:
-        a->cut = SIM_CUT_BEFORE_HEAD;
-        break;
-    case 2:
-        a->cut = SIM_CUT_IN_HEAD, a->cut_at = sim_below(w, 150);
-        break;
-    case 3:
-    case 4:
-    case 5:
-        a->cut = SIM_CUT_IN_BODY, a->cut_at = sim_below(w, a->body_bytes + 1);
-        break;
-    case 6:
-        a->status = 500;
-        break;
-    case 7:
-        a->status = 503, a->fields = "Retry-After: 1\r\n";
-        break;
-    case 8:
-        a->raw = garbage;
-        break;
-    case 9:
-        a->raw = moved;
-        break;
-    case 10:
-        a->raw = unasked;
-        break;
-    case 11:
-        a->head_pad_bytes = 100000;
-        break;
-    case 16:
-        a->length_lie = -(int64_t)sim_below(w, a->body_bytes < 1000 ? a->body_bytes + 1 : 1000);
-        break;
-    case 17:
-        a->length_lie = 1 + (int64_t)sim_below(w, 1000);
-        break;
-    case 12:
-        a->interim_100 = 1, a->interim_103 = 2;
-        break;
-    case 13:
-        a->delay_ns = sim_below(w, 5 * NS_PER_S);
-        break;
-    case 14:
-        a->drip_bytes_per_s = 1 + a->body_bytes / (1 + sim_below(w, 8));
-        break;
-    default:
-        a->status = 404;
-        break;
-    }
-    a->cut_by_close = sim_below(w, 2);
+    tls.alpn = "http/1.1";
+    if (l->fragile && sim_below(l->bed.w, 4) == 0)
+        tls.flip_sent_at = 1 + sim_between(l->bed.w, (struct sim_range){0, 100000});
+    sim_origin_tls(l->bed.origin, &tls);
 }
 
 static void answer_hook(void *context, const struct sim_origin_request *request, struct sim_answer *a)
 {
     struct life *l = context;
     struct sim_world *w = l->bed.w;
-    const struct song *s = song_at(l, request->target);
+    const struct sim_song *s = song_at(l, request->target);
 
+    if (l->tls_origin)
+        choose_origin_tls(l);
+    if (sim_body_differs(3, 0, request->body.p, request->body.n) != request->body.n)
+        sim_fail(w, "an upload is wrong");
     if (s == NULL) {
         a->status = 404;
         return;
     }
     *a = (struct sim_answer){.version = s->version,
-                             .body_bytes = bytes_of(s, s->version),
+                             .body_bytes = sim_song_bytes(s, s->version),
                              .etag = s->etag,
                              .chunked = s->chunked,
                              .no_ranges = s->no_ranges,
@@ -166,7 +189,7 @@ static void answer_hook(void *context, const struct sim_origin_request *request,
     if (sim_chance(w, 300000))
         a->delay_ns = sim_below(w, 300 * NS_PER_MS);
     if (sim_chance(w, l->trouble_ppm))
-        trouble(w, a, l->lies);
+        sim_answer_trouble(w, a, l->lies);
 }
 
 static void change_versions(void *context)
@@ -174,7 +197,7 @@ static void change_versions(void *context)
     struct life *l = context;
     struct sim_world *w = l->bed.w;
     /* Often one in slices, so that it changes between them. */
-    struct song *s = &l->songs[sim_below(w, 2) ? 5 + sim_below(w, 2) : sim_below(w, PATHS)];
+    struct sim_song *s = &l->songs[sim_below(w, 2) ? 5 + sim_below(w, 2) : sim_below(w, PATHS)];
 
     s->version++;
     sim_after(w, 1 + sim_below(w, 2 * NS_PER_S), change_versions, l);
@@ -192,56 +215,8 @@ static void go_up_and_down(void *context)
 
 /* --- set up --- */
 
-static void make_songs(struct life *l)
-{
-    static const uint64_t sizes[PATHS] = {0,      1,      4096,   400000, 1048576, 1048577, 3500000,
-                                          70000,  20000,  524288, 500000, 500001,  500002,  500003,
-                                          300000, 400001, 450000, 480000, 510000,  520000};
-    static const char *const fields[] = {"",
-                                         "",
-                                         "",
-                                         "Cache-Control: max-age=2\r\n",
-                                         "Cache-Control: private\r\n",
-                                         "Cache-Control: no-cache\r\n",
-                                         "Cache-Control: no-store\r\n",
-                                         "Vary: Accept-Encoding\r\n",
-                                         "Cache-Control: max-age=1, stale-while-revalidate=5\r\n"};
-    struct sim_world *w = l->bed.w;
-    const struct sim_net *net = &l->options.net;
-    uint64_t segment_max = net->send_buffer_bytes.min == 1 ? 1 : net->segment_bytes.max;
-
-    for (size_t i = 0; i < PATHS; i++) {
-        struct song *s = &l->songs[i];
-
-        *s = (struct song){
-            .bytes = sizes[i], .version = 1, .etag = true, .fields = fields[sim_below(w, ARRAY_LEN(fields))]};
-        if (segment_max < 1460 && s->bytes > 20000) /* segments or buffers of a byte would only take long */
-            s->bytes = s->bytes % 5000;
-        else if (segment_max == 1460 && s->bytes > 1048577)
-            s->bytes = 1048577 + 5000;
-        if (i >= 9) /* to fill the smallest tier */
-            s->fields = i % 2 ? "Cache-Control: max-age=60\r\n" : "";
-        s->passed = i == 7 && sim_below(w, 2);
-        s->is_signed = i == 8;
-        s->grows = sim_below(w, 3) == 0;
-        switch (sim_below(w, 8)) {
-        case 0:
-            s->chunked = true;
-            break;
-        case 1:
-            s->no_ranges = true;
-            break;
-        case 2:
-            s->by_close = true;
-            break;
-        default:
-            break;
-        }
-        snprintf(s->path, sizeof s->path, "/%s/%zu", s->passed ? "p" : s->is_signed ? "s" : "o", i);
-    }
-}
-
-static const char yaml_format[] = SIM_YAML_LISTEN SIM_YAML_UPSTREAM
+static const char yaml_format[] =
+    "%s%s"
     "memory: {size: %uMiB}\n"
     "signing: {keys: keys.yaml}\n"
     "rules:\n"
@@ -271,14 +246,21 @@ static void open_life(struct life *l, uint64_t seed)
     if (seed % 9 == 3)
         o->faults.accept_emfile_ppm = o->faults.socket_emfile_ppm = 50000;
     w = l->bed.w = sim_create(o);
-    make_songs(l);
+    sim_songs_make(w, &o->net, l->songs);
     l->crowd = seed % 11 == 4;
     l->lies = seed % 3 == 0;
     l->trouble_ppm = (unsigned)sim_below(w, 3) * 150000;
     l->bed.origin = sim_origin_new(w, "127.0.0.1", SIM_ORIGIN_PORT);
     sim_origin_hook(l->bed.origin, answer_hook, l);
-    snprintf(yaml, sizeof yaml, yaml_format, l->crowd || sim_below(w, 2) ? 4u : 12u,
-             sim_below(w, 2) ? 20u : 0u);
+    l->mixed = seed % 3 != 0;
+    l->tls_origin = seed % 5 == 1;
+    if (l->tls_origin)
+        choose_origin_tls(l);
+    for (size_t i = 0; i < ARRAY_LEN(l->sessions); i++)
+        l->sessions[i] = sim_tls_sessions_new();
+    snprintf(yaml, sizeof yaml, yaml_format, l->mixed ? SIM_YAML_LISTEN_ALL : SIM_YAML_LISTEN,
+             l->tls_origin ? SIM_YAML_UPSTREAM_TLS : SIM_YAML_UPSTREAM,
+             l->crowd || sim_below(w, 2) ? 4u : 12u, sim_below(w, 2) ? 20u : 0u);
     l->bed.p = sim_proxy_open(w, &(struct sim_proxy_options){.workers = 1 + (unsigned)sim_below(w, 3),
                                                              .receive_buffers = 16u << sim_below(w, 3),
                                                              .receive_buffer_bytes = 512u << sim_below(w, 4),
@@ -291,7 +273,7 @@ static void open_life(struct life *l, uint64_t seed)
 
 /* --- clients --- */
 
-static void add_range(struct life *l, const struct song *s, struct buf *b)
+static void add_range(struct life *l, const struct sim_song *s, struct buf *b)
 {
     struct sim_world *w = l->bed.w;
     uint64_t n = s->bytes + 1, first = sim_below(w, n), last = first + sim_below(w, n);
@@ -316,7 +298,7 @@ static void add_range(struct life *l, const struct song *s, struct buf *b)
     }
 }
 
-static void add_target(struct life *l, const struct song *s, struct wish *wish, struct buf *b)
+static void add_target(struct life *l, const struct sim_song *s, struct wish *wish, struct buf *b)
 {
     char url[256];
 
@@ -346,44 +328,163 @@ static void send_in_parts(struct life *l, struct sim_client *c, struct str raw, 
     }
 }
 
-static void ask(struct life *l, struct sim_client *c, struct wish *wish)
+struct question {
+    const char *method;
+    char target[300], fields[500];
+    uint64_t body_bytes;
+};
+
+static void think_of(struct life *l, struct wish *wish, struct question *q)
 {
     struct sim_world *w = l->bed.w;
-    const struct song *s = &l->songs[l->crowd               ? 9 + l->clients_n % (PATHS - 9)
-                                     : sim_below(w, 4) == 0 ? 5 + sim_below(w, 2)
-                                                            : sim_below(w, PATHS)];
-    uint64_t kind = sim_below(w, 20), body = 0;
+    const struct sim_song *s = &l->songs[l->crowd               ? 9 + l->clients_n % (PATHS - 9)
+                                         : sim_below(w, 4) == 0 ? 5 + sim_below(w, 2)
+                                                                : sim_below(w, PATHS)];
+    uint64_t kind = sim_below(w, 20);
+    struct buf target = buf_of(q->target, sizeof q->target - 1), b = buf_of(q->fields, sizeof q->fields - 1);
+
+    *wish = (struct wish){.song = s, .is_get = true};
+    q->method = "GET";
+    q->body_bytes = 0;
+    if (kind == 0) {
+        wish->health = true;
+        buf_add_str(&target, STR("/.segue/health"));
+    } else {
+        wish->head_only = kind == 1;
+        wish->is_upload = kind == 2 && (s->passed || !s->is_signed);
+        wish->is_get = !wish->head_only && !wish->is_upload;
+        q->method = wish->head_only ? "HEAD" : wish->is_upload ? "POST" : "GET";
+        add_target(l, s, wish, &target);
+        if (wish->is_upload)
+            q->body_bytes = sim_below(w, 20000);
+        else if (kind < 10)
+            add_range(l, s, &b);
+        else if (kind < 12)
+            buf_printf(&b, "If-None-Match: \"v%llu\"\r\n", (unsigned long long)s->version);
+        if (sim_below(w, 4) == 0)
+            buf_add_str(&b, STR("Accept-Encoding: gzip\r\n"));
+    }
+    q->target[target.n] = q->fields[b.n] = '\0';
+}
+
+static void ask(struct life *l, struct sim_client *c, struct wish *wish)
+{
+    struct question q;
     char raw[1024];
     struct buf b = buf_of(raw, sizeof raw);
 
-    *wish = (struct wish){.song = s, .is_get = true};
-    if (kind == 0) {
-        wish->health = true;
-        send_in_parts(l, c, STR("GET /.segue/health HTTP/1.1\r\nHost: h\r\n\r\n"), false);
-        return;
-    }
-    wish->head_only = kind == 1;
-    wish->is_upload = kind == 2 && (s->passed || !s->is_signed);
-    wish->is_get = !wish->head_only && !wish->is_upload;
-    buf_add_str(&b, wish->head_only ? STR("HEAD ") : wish->is_upload ? STR("POST ") : STR("GET "));
-    add_target(l, s, wish, &b);
-    buf_add_str(&b, STR(" HTTP/1.1\r\nHost: h\r\n"));
-    if (wish->is_upload) {
-        body = sim_below(w, 20000);
-        buf_printf(&b, "Content-Length: %llu\r\n", (unsigned long long)body);
-    } else if (kind < 10) {
-        add_range(l, s, &b);
-    } else if (kind < 12) {
-        buf_printf(&b, "If-None-Match: \"v%llu\"\r\n", (unsigned long long)s->version);
-    }
-    if (sim_below(w, 4) == 0)
-        buf_add_str(&b, STR("Accept-Encoding: gzip\r\n"));
-    if (sim_below(w, 20) == 0)
+    think_of(l, wish, &q);
+    buf_printf(&b, "%s %s HTTP/1.1\r\nHost: h\r\n%s", q.method, q.target, q.fields);
+    if (wish->is_upload)
+        buf_printf(&b, "Content-Length: %llu\r\n", (unsigned long long)q.body_bytes);
+    if (sim_below(l->bed.w, 20) == 0)
         buf_add_str(&b, STR("Connection: close\r\n"));
     buf_add_str(&b, STR("\r\n"));
     send_in_parts(l, c, buf_str(&b), wish->head_only);
     if (wish->is_upload)
-        sim_conn_send_body(sim_client_conn(c), 3, 0, body);
+        sim_conn_send_body(sim_client_conn(c), 3, 0, q.body_bytes);
+}
+
+static void ask_http2(struct life *l, struct sim_h2 *c, struct wish *wish, uint64_t after_ns)
+{
+    struct sim_world *w = l->bed.w;
+    struct question q;
+    struct sim_h2_request r = {.target = q.target, .fields = q.fields, .body_id = 3, .after_ns = after_ns};
+    size_t n;
+
+    think_of(l, wish, &q);
+    r.method = q.method;
+    r.body_bytes = q.body_bytes;
+    r.has_length = wish->is_upload && sim_below(w, 2);
+    n = strlen(q.fields);
+    if (sim_below(w, 2))
+        snprintf(q.fields + n, sizeof q.fields - n, "priority: u=%u%s\r\n", (unsigned)sim_below(w, 8),
+                 sim_below(w, 2) ? ", i" : "");
+    if (sim_below(w, 10) == 0)
+        r.reset_after_ns = 1 + sim_between(w, (struct sim_range){0, 3 * NS_PER_S});
+    if (sim_below(w, 10) == 0)
+        r.reset_at_bytes = 1 + sim_between(w, (struct sim_range){0, 400000});
+    if (r.body_bytes > 1 && sim_below(w, 8) == 0)
+        r.body_stops_at = 1 + sim_below(w, r.body_bytes - 1);
+    (void)sim_h2_ask(c, &r);
+}
+
+static void choose_client_tls(struct life *l, struct sim_tls_options *tls)
+{
+    struct sim_world *w = l->bed.w;
+
+    *tls = sim_tls_options_random(w);
+    if (tls->suite == 0)
+        tls->sessions = l->sessions[tls->tls12];
+    switch (sim_below(w, 24)) {
+    case 0:
+        tls->flip_read_at = 1 + sim_between(w, (struct sim_range){0, 50000});
+        break;
+    case 1:
+        tls->flip_sent_at = 1 + sim_between(w, (struct sim_range){0, 1500});
+        break;
+    case 2:
+        tls->silent_at = 1 + sim_between(w, (struct sim_range){0, 1500});
+        break;
+    case 3:
+        tls->no_close_notify = true;
+        break;
+    default:
+        break;
+    }
+    seen.flipped += tls->flip_read_at + tls->flip_sent_at > 0;
+}
+
+static void choose_windows(struct sim_world *w, struct sim_h2_options *o)
+{
+    if (sim_below(w, 3) == 0)
+        o->stream_window = 1 + (uint32_t)sim_between(w, (struct sim_range){0, 1000000});
+    if (sim_below(w, 2))
+        o->connection_window = 65535 + (uint32_t)sim_below(w, 4000000);
+    if (sim_below(w, 3) == 0)
+        o->hold_ns = (struct sim_range){0, sim_between(w, (struct sim_range){0, NS_PER_S})};
+    o->no_window = sim_below(w, 30) == 0;
+    o->never_opens = sim_below(w, 20) == 0;
+    o->frame_bytes_max = 16384 + (uint32_t)sim_below(w, 3) * 20000;
+    o->has_table = sim_below(w, 4) == 0;
+    o->table_bytes = (uint32_t)sim_below(w, 8192);
+}
+
+static void add_http2_client(struct life *l, struct caller *caller, const struct sim_client_options *options,
+                             unsigned requests)
+{
+    struct sim_world *w = l->bed.w;
+    struct sim_h2_options o = {.tls = options->tls,
+                               .read_rate = options->read_rate,
+                               .abort_at_bytes = options->abort_at_bytes,
+                               .abort_by_close = options->abort_by_close};
+    unsigned i = (unsigned)(caller - l->clients);
+    uint64_t after_ns = 0;
+
+    choose_windows(w, &o);
+    l->shut[i] = o.no_window || o.never_opens;
+    caller->http2 = sim_bed_h2(&l->bed, &o);
+    for (unsigned k = 0; k < requests; k++) {
+        ask_http2(l, caller->http2, &l->wishes[i][k], after_ns);
+        if (sim_below(w, 2))
+            after_ns += sim_below(w, 3 * NS_PER_S);
+    }
+    seen.http2++;
+}
+
+static void add_http1_client(struct life *l, struct caller *caller, const struct sim_client_options *options,
+                             unsigned requests)
+{
+    struct sim_world *w = l->bed.w;
+    struct sim_client *c = caller->http1 = sim_bed_client(&l->bed, options);
+
+    for (unsigned k = 0; k < requests; k++) {
+        ask(l, c, &l->wishes[caller - l->clients][k]);
+        if (sim_below(w, 2))
+            sim_client_pause(c, sim_below(w, 3 * NS_PER_S));
+    }
+    if (sim_below(w, 6) == 0)
+        sim_conn_end(sim_client_conn(c));
 }
 
 static void add_client(void *context)
@@ -391,8 +492,8 @@ static void add_client(void *context)
     struct life *l = context;
     struct sim_world *w = l->bed.w;
     struct sim_client_options options = {0};
+    struct sim_tls_options tls;
     unsigned i = l->clients_n++, requests = 1 + (unsigned)sim_below(w, REQUESTS_MAX);
-    struct sim_client *c;
 
     if (l->crowd)
         options.read_rate = 3000 + sim_below(w, 30000);
@@ -402,14 +503,14 @@ static void add_client(void *context)
         options.abort_at_bytes = 1 + sim_between(w, (struct sim_range){0, 500000});
         options.abort_by_close = sim_below(w, 2);
     }
-    c = l->clients[i] = sim_bed_client(&l->bed, &options);
-    for (unsigned k = 0; k < requests; k++) {
-        ask(l, c, &l->wishes[i][k]);
-        if (sim_below(w, 2))
-            sim_client_pause(c, sim_below(w, 3 * NS_PER_S));
+    if (l->mixed && sim_below(w, 2)) {
+        choose_client_tls(l, &tls);
+        options.tls = &tls;
     }
-    if (sim_below(w, 6) == 0)
-        sim_conn_end(sim_client_conn(c));
+    if (l->mixed && sim_below(w, 2))
+        add_http2_client(l, &l->clients[i], &options, requests);
+    else
+        add_http1_client(l, &l->clients[i], &options, requests);
 }
 
 /* --- what has to hold --- */
@@ -421,7 +522,7 @@ static uint64_t number_after(struct str s, const char *mark)
     return at == NULL ? UINT64_MAX : strtoull(at + strlen(mark), NULL, 10);
 }
 
-static void check_run(const struct life *l, const struct song *s, uint64_t version, uint64_t from,
+static void check_run(const struct life *l, const struct sim_song *s, uint64_t version, uint64_t from,
                       struct str bytes)
 {
     uint64_t id = sim_body_id(str_z(s->path), version);
@@ -446,7 +547,7 @@ static void parse_range(const struct life *l, struct str value, uint64_t total, 
 }
 
 /* Every part on its own; then the closing boundary. */
-static void check_multipart(const struct life *l, const struct song *s, uint64_t version,
+static void check_multipart(const struct life *l, const struct sim_song *s, uint64_t version,
                             const struct sim_reply *r)
 {
     struct str rest = r->body, type = sim_head_field(r->head, "Content-Type");
@@ -468,7 +569,7 @@ static void check_multipart(const struct life *l, const struct song *s, uint64_t
             sim_fail(l->bed.w, "multipart: no head of part %u", parts);
         head = str_of(rest.p, (size_t)(end + 4 - rest.p));
         rest = str_skip(rest, head.n);
-        parse_range(l, sim_head_field(head, "Content-Range"), bytes_of(s, version), &from, &n);
+        parse_range(l, sim_head_field(head, "Content-Range"), sim_song_bytes(s, version), &from, &n);
         if (rest.n < n)
             sim_fail(l->bed.w, "multipart: part %u is short", parts);
         check_run(l, s, version, from, str_of(rest.p, n));
@@ -478,13 +579,13 @@ static void check_multipart(const struct life *l, const struct song *s, uint64_t
 
 static void check_body(const struct life *l, const struct wish *wish, const struct sim_reply *r)
 {
-    const struct song *s = wish->song;
+    const struct sim_song *s = wish->song;
     uint64_t version = number_after(sim_head_field(r->head, "ETag"), "v"), total, from = 0, n;
     struct str type = sim_head_field(r->head, "Content-Type");
 
     if (version == UINT64_MAX || version == 0 || version > s->version)
         sim_fail(l->bed.w, "%s: no version in:\n" STR_FMT, s->path, STR_ARG(r->head));
-    n = total = bytes_of(s, version);
+    n = total = sim_song_bytes(s, version);
     if (r->status == 206 && type.n > 0 && str_starts(type, STR("multipart/"))) {
         seen.multipart += r->complete;
         if (r->complete)
@@ -517,11 +618,11 @@ static void count_reply(const struct sim_reply *r)
     seen.joined += status.n > 0 && memmem(status.p, status.n, "collapsed", 9) != NULL;
 }
 
-/* A body that ends with its connection may be cut by whoever breaks it, and nobody sees it. An origin that lies
+/* A body that ends with its connection may be cut by whoever breaks it, and nobody sees it, but under TLS. An origin that lies
  * about its length below what it has, or cuts such a body, makes what we pass on short, too. */
 static bool may_be_cut_unseen(const struct life *l, const struct wish *wish)
 {
-    return wish->song->by_close && (l->trouble_ppm > 0 || l->fragile);
+    return wish->song->by_close && !l->tls_origin && (l->trouble_ppm > 0 || l->fragile);
 }
 
 static void check_reply(const struct life *l, const struct wish *wish, const struct sim_reply *r)
@@ -541,7 +642,7 @@ static void check_reply(const struct life *l, const struct wish *wish, const str
         seen.uploads += wish->is_upload && r->status == 200;
         return;
     }
-    if (wish->song->is_signed && wish->bad_signature != (r->status == 403))
+    if (wish->song->is_signed && r->status != 408 && wish->bad_signature != (r->status == 403))
         sim_fail(l->bed.w, "%s: a signature is %s and the status %d", wish->song->path,
                  wish->bad_signature ? "bad" : "good", r->status);
     seen.refused_signatures += r->status == 403;
@@ -552,25 +653,41 @@ static void check_reply(const struct life *l, const struct wish *wish, const str
 /* Who did not see the end of a head does not know that it was a HEAD: that answer has a body. */
 static bool was_cut_off_in_its_head(const struct life *l, unsigned i)
 {
-    size_t n = sim_client_complete(l->clients[i]);
+    size_t n = sim_client_complete(l->clients[i].http1);
 
-    return n > 0 && l->wishes[i][n - 1].head_only && sim_client_reply(l->clients[i], n - 1)->status == 408;
+    return n > 0 && l->wishes[i][n - 1].head_only && reply_of(&l->clients[i], n - 1)->status == 408;
+}
+
+static void check_connection(const struct life *l, unsigned i)
+{
+    const struct caller *c = &l->clients[i];
+
+    if (c->http2 != NULL && sim_h2_broken(c->http2) != NULL)
+        sim_fail(l->bed.w, "client %u: %s", i, sim_h2_broken(c->http2));
+    if (c->http2 != NULL)
+        seen.goaways += sim_h2_said_goaway(c->http2);
+    else if (sim_client_surplus(c->http1) > 0 && !was_cut_off_in_its_head(l, i))
+        sim_fail(l->bed.w, "client %u got %zu bytes too many", i, sim_client_surplus(c->http1));
+    if (sim_conn_is_tls(conn_of(c))) {
+        seen.tls += sim_conn_tls_is_done(conn_of(c));
+        seen.resumed += sim_conn_tls_was_resumed(conn_of(c));
+    }
 }
 
 static void check_clients(struct life *l)
 {
     for (unsigned i = 0; i < l->clients_n; i++) {
-        struct sim_client *c = l->clients[i];
+        const struct caller *c = &l->clients[i];
 
-        for (size_t k = 0; k < sim_client_asked(c); k++) {
-            const struct sim_reply *r = sim_client_reply(c, k);
+        for (size_t k = 0; k < asked_of(c); k++) {
+            const struct sim_reply *r = reply_of(c, k);
 
             seen.broken += r->status != 0 && !r->complete;
+            seen.cancelled += c->http2 != NULL && sim_h2_was_reset_by_us(c->http2, k);
             check_reply(l, &l->wishes[i][k], r);
             count_reply(r);
         }
-        if (sim_client_surplus(c) > 0 && !was_cut_off_in_its_head(l, i))
-            sim_fail(l->bed.w, "client %u got %zu bytes too many", i, sim_client_surplus(c));
+        check_connection(l, i);
     }
 }
 
@@ -603,10 +720,21 @@ static void add_counts(const struct life *l)
     seen.evictions += m.evictions;
     seen.passed_through += m.refused;
     seen.slow += SIM_PROXY_STAT(l->bed.p, slow_clients);
+    if (l->tls_origin)
+        seen.upstream_tls += sim_origin_connections(l->bed.origin);
     seen.retries += SIM_PROXY_STAT(l->bed.p, upstream_retries);
 }
 
 /* --- one world --- */
+
+/* What lies in the network of a client that reads 20 bytes a second, or has a window of as many, is read. Who does not
+ * read at all has been given up by now. */
+static void hurry_up(const struct life *l, const struct caller *c)
+{
+    sim_conn_read_rate(conn_of(c), UINT64_MAX);
+    if (c->http2 != NULL && !l->shut[c - l->clients])
+        sim_h2_open_windows(c->http2);
+}
 
 static uint64_t run(uint64_t seed)
 {
@@ -623,16 +751,18 @@ static uint64_t run(uint64_t seed)
     if (seed % 6 == 0) /* in the middle of it all */
         sim_proxy_drain(l.bed.p, seed % 12 == 0);
     sim_bed_run_ms(&l.bed, SLOW_S * 1000);
-    for (unsigned i = 0; i < clients;
-         i++) /* what lies in the network of a client that reads 20 bytes a second */
-        sim_conn_read_rate(sim_client_conn(l.clients[i]), UINT64_MAX);
-    sim_bed_settle_all(&l.bed, l.clients, clients, SETTLE_S);
+    for (unsigned i = 0; i < clients; i++)
+        hurry_up(&l, &l.clients[i]);
+    if (!sim_run(l.bed.w, all_settled, &l, SETTLE_S * NS_PER_S))
+        say_who_waits(&l);
     check_clients(&l);
     if (seed % 6 != 0)
         check_what_is_kept(&l);
     add_counts(&l);
     for (unsigned i = 0; i < clients; i++)
-        sim_client_free(&l.clients[i]);
+        free_caller(&l.clients[i]);
+    for (size_t i = 0; i < ARRAY_LEN(l.sessions); i++)
+        sim_tls_sessions_free(&l.sessions[i]);
     sim_proxy_close(&l.bed.p, SETTLE_S * NS_PER_S);
     sim_origin_free(&l.bed.origin);
     hash = sim_trace_hash(l.bed.w);
@@ -664,6 +794,8 @@ static void test_random_worlds(void **state)
     assert_true(seen.slow > 5 && seen.evictions > 50 && seen.passed_through > 50 &&
                 seen.refused_signatures > 20);
     assert_true(seen.uploads > 20 && seen.retries > 5);
+    assert_true(seen.http2 > 1000 && seen.tls > 1000 && seen.resumed > 50 && seen.upstream_tls > 200);
+    assert_true(seen.flipped > 50 && seen.cancelled > 200 && seen.goaways > 200);
 }
 
 int main(void)

@@ -30,7 +30,7 @@ struct served {
 
 /* What the client knows. */
 struct asked {
-    char fields[4000]; /* "name: value\n" each */
+    char fields[60000]; /* "name: value\n" each */
     size_t fields_n;
     char *body;
     size_t body_n;

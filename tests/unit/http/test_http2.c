@@ -327,6 +327,53 @@ static void test_pulls(void **state)
     free(body);
 }
 
+/* Sessions of a thread share the memory of the frame that is being sent: what of it did not fit is theirs. Heads of all
+ * lengths, up to such as take CONTINUATION, on two sessions by turns. */
+static void test_frames_in_pieces(void **state)
+{
+    static const size_t values[] = {10, 1000, 3000, 5000, 9000, 16300, 20000, 50000};
+    struct peers *both[] = {peers_new(true, NULL, 0), peers_new(true, NULL, 0)};
+    int32_t ids[ARRAY_LEN(values)];
+    char *heads[2][ARRAY_LEN(values)];
+    bool moved = true;
+
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        for (size_t i = 0; i < ARRAY_LEN(values); i++)
+            ids[i] = ASK(both[k], GET_FIELDS("/"));
+        pump(both[k]);
+        for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+            struct iovec *vec = served_of(both[k], ids[i])->vecs;
+            struct buf head = buf_of(malloc(values[i] + 100), values[i] + 100);
+
+            assert_non_null(head.p);
+            buf_add_lit(&head, "HTTP/1.1 200 OK\r\nETag: ");
+            memset(head.p + head.n, '{' + k, values[i]); /* whose Huffman codes are long */
+            head.n += values[i];
+            buf_add_lit(&head, "\r\n\r\n");
+            heads[k][i] = head.p;
+            *vec = (struct iovec){head.p, head.n};
+            assert_int_equal(http2_send(both[k]->server, &served_of(both[k], ids[i])->http2, vec, 1, 1, true),
+                             0);
+        }
+    }
+    while (moved) {
+        moved = down(both[0], 4096);
+        moved = down(both[1], 4096) || moved;
+    }
+    for (int k = 0; k < 2; k++) {
+        for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+            const char *fields = asked_of(both[k], ids[i])->fields;
+
+            assert_int_equal(strlen(fields), 13 + 6 + values[i] + 1);
+            for (size_t at = 19; at < 19 + values[i]; at++)
+                assert_int_equal(fields[at], '{' + k);
+            free(heads[k][i]);
+        }
+        peers_free(both[k]);
+    }
+}
+
 static void test_windows_out(void **state)
 {
     const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 10}};
@@ -596,6 +643,7 @@ int main(void)
         cmocka_unit_test(test_head_in_vectors),
         cmocka_unit_test(test_heads_are_compressed),
         cmocka_unit_test(test_pulls),
+        cmocka_unit_test(test_frames_in_pieces),
         cmocka_unit_test(test_windows_out),
         cmocka_unit_test(test_urgency),
         cmocka_unit_test(test_incremental),

@@ -135,7 +135,7 @@ static void test_any_changed_bit_is_seen(void **state)
             assert_true(tls_records_open(&client, changed, (size_t)n, NULL, &opened) < 0);
         }
         assert_int_equal(tls_records_open(&client, record, (size_t)n, NULL, &opened), 0);
-        n = seal(&server, TLS_RECORD_DATA, "a", 1, record); /* lost */
+        assert_true(seal(&server, TLS_RECORD_DATA, "a", 1, record) > 0); /* lost */
         n = seal(&server, TLS_RECORD_DATA, "b", 1, record);
         assert_int_equal(tls_records_open(&client, record, (size_t)n, NULL, &opened),
                          -TLS_ALERT_BAD_RECORD_MAC);

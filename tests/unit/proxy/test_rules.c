@@ -82,6 +82,17 @@ static void test_patterns(void **state)
         {"/a%2Cb/**", "/a%2Cb/c", true},
         {"/a%2cb", "/a%2Cb", true}, /* written as it may be, compiled as it is canonical */
         {"/%61", "/a", true},
+        {"/a+b/**", "/a%2Bb/c", true}, /* what most origins hold for the same file */
+        {"/a%2Bb/**", "/a+b/c", true},
+        {"/a+b/**", "/a%252Bb/c", false},
+        {"/(a)/*.ogg", "/%28a%29/%28.ogg", true},
+        {"/a*(b)", "/a%2A%28b%29", true},
+        {"/a%2A", "/a*", true},
+        {"/a%2A", "/a%2A", true},
+        {"/a%2A", "/ab", false},
+        {"/a%2A*", "/a*b", true},
+        {"/a%2A*", "/abb", false},
+        {"/%2A%2A/x", "/a/x", false},
         {"/a", "a", false},
         {"/**", "", true},
         {"/**", "*", false}, /* OPTIONS * never gets here */

@@ -178,7 +178,7 @@ static void test_more_than_was_asked_for(void **state)
     for (unsigned closes = 0; closes < 2; closes++) {
         char into[100];
         struct pair p;
-        int result;
+        int result = 0;
 
         pair_open(&p, NULL);
         start(&p, s, c, "a.example");

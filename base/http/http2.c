@@ -29,6 +29,7 @@ struct http2 {
     bool attack_answered;
     uint8_t attack;
     unsigned streams_max;
+    unsigned refusals; /* of ours, whose RST_STREAM is on its way */
     nghttp2_session *session;
     const struct http2_events *events;
     void *owner;
@@ -175,6 +176,7 @@ static void take_request(struct http2 *h, int32_t id, bool ended)
     s = h->events->request(h->owner, &request);
     if (s == NULL) {
         stat_inc(&h->stats->streams_refused);
+        h->refusals++;
         reset_id(h, id, HTTP2_REFUSED_STREAM);
         return;
     }
@@ -297,6 +299,11 @@ static void sent_reset(struct http2 *h, const nghttp2_frame *frame)
 
     stat_inc(&h->stats->resets_sent);
     note_reset(h, frame->hd.stream_id);
+    /* That we have no place is no fault of the client's, which may ask for all of them again at once. */
+    if (error == NGHTTP2_REFUSED_STREAM && h->refusals > 0) {
+        h->refusals--;
+        return;
+    }
     /* One that an error of the client's made us send costs it as much as its own. */
     if (error != NGHTTP2_NO_ERROR && error != NGHTTP2_INTERNAL_ERROR)
         charge_reset(h);

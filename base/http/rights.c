@@ -120,30 +120,6 @@ static int next_line(struct reader *r, struct line *out, struct rights_error *er
 
 #define DECODED_BYTES (RIGHTS_PREFIX_BYTES_MAX + 1) /* more than any prefix: what follows decides nothing */
 
-static unsigned hex_digit(char c)
-{
-    return (unsigned)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
-}
-
-/* What most servers above make of a canonical path. Without this, %28 in place of "(" would lead around a take-down
- * wherever a client may choose how it writes a path. No "/" comes of it, since an encoded one is refused. */
-static struct str decode(struct str canonical, char out[DECODED_BYTES])
-{
-    size_t n = 0;
-
-    if (canonical.n == 0 || memchr(canonical.p, '%', canonical.n) == NULL)
-        return canonical;
-    for (size_t i = 0; i < canonical.n && n < DECODED_BYTES; n++) {
-        bool escape = canonical.p[i] == '%' && i + 2 < canonical.n;
-
-        out[n] = canonical.p[i];
-        if (escape)
-            out[n] = (char)(hex_digit(canonical.p[i + 1]) << 4 | hex_digit(canonical.p[i + 2]));
-        i += escape ? 3 : 1;
-    }
-    return str_of(out, n);
-}
-
 /* Decoded, without a slash at its end. *out lies in the text or in scratch. */
 static int read_prefix(const struct line *line, char scratch[DECODED_BYTES], struct str *out,
                        struct rights_error *error)
@@ -161,7 +137,7 @@ static int read_prefix(const struct line *line, char scratch[DECODED_BYTES], str
     if (code != 0)
         return fail(error, line->number, "expected a path prefix that begins with /, got \"%.*s\": %s",
                     (int)(line->prefix.n < 80 ? line->prefix.n : 80), line->prefix.p, url_error_reason(code));
-    *out = decode(canonical, scratch);
+    *out = url_path_decode(canonical, scratch, DECODED_BYTES);
     if (out->p == canonical_scratch) {
         memcpy(scratch, out->p, out->n);
         out->p = scratch;
@@ -393,7 +369,7 @@ void rights_unref(struct rights **prights)
 static unsigned set_of(const struct rights *r, struct str canonical)
 {
     char scratch[DECODED_BYTES];
-    struct str path = decode(canonical, scratch), rest = path, segment;
+    struct str path = url_path_decode(canonical, scratch, DECODED_BYTES), rest = path, segment;
     const struct slot *slot = find(r, SEED, str_of(path.p, 0));
     unsigned set = slot->at != 0 ? head_at(r, slot->at).set : SET_ALL;
     uint64_t hash = SEED;

@@ -147,6 +147,21 @@ int url_path_canonical(struct str raw, char *scratch, struct str *canonical)
     return r < 0 ? r : judge(*canonical, &escaped); /* "%2e%2e" is a dot segment only now */
 }
 
+struct str url_path_decode(struct str canonical, char *out, size_t cap)
+{
+    size_t n = 0;
+
+    if (canonical.n == 0 || memchr(canonical.p, '%', canonical.n) == NULL)
+        return canonical;
+    for (size_t i = 0; i < canonical.n && n < cap; n++) {
+        int byte = canonical.p[i] == '%' ? escape_at(canonical, i) : -1;
+
+        out[n] = byte >= 0 ? (char)byte : canonical.p[i];
+        i += byte >= 0 ? 3 : 1;
+    }
+    return str_of(out, n);
+}
+
 bool url_segment_next(struct str *rest, struct str *segment)
 {
     const char *slash;

@@ -35,6 +35,11 @@ struct url_target url_target_split(struct str target);
  * encoded control or non-ASCII byte other than %00 is allowed and stays encoded. */
 int url_path_canonical(struct str raw, char *scratch, struct str *canonical);
 
+/* What most servers above make of a canonical path: every escape is the byte it means. For comparing only: with
+ * %28 for "(" nobody gets around what is said of a path. No "/" and no NUL comes of it. What is beyond cap bytes is cut
+ * off. The result lies in the path, when that has no escapes, or in out, which may be where the path is. */
+struct str url_path_decode(struct str canonical, char *out, size_t cap);
+
 /* The segments of a judged path, in order: "/a/b" gives "a", "b"; "/a/" gives "a", ""; "/" gives "". Start
  * with *rest = path. */
 bool url_segment_next(struct str *rest, struct str *segment);

@@ -69,7 +69,7 @@ static int parse_v1(struct str in, struct proxy_protocol *out)
         return -EPROTO;
     if (line_n + 2 > PROXY_PROTOCOL_V1_BYTES_MAX)
         return -EMSGSIZE;
-    if (line_n + 2 > in.n)
+    if (cr == NULL || line_n + 2 > in.n)
         return 0;
     if (cr[1] != '\n')
         return -EPROTO;

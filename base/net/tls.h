@@ -54,8 +54,9 @@ struct tls_server_options {
  * one name RSA or ECDSA by what the client can verify. An expired certificate is served, and warned of. */
 int tls_server_create(const struct tls_server_options *options, struct tls_server **out,
                       char why[TLS_WHY_BYTES]);
-/* Sessions can be resumed from here on; without it, as when a configuration is only checked, they cannot. Before
- * the first connection; the keys outlive the context. */
+/* Sessions can be resumed from here on; without it, as when a configuration is only checked, they cannot. Never
+ * where clients are verified: each connection shows its certificate. Before the first connection; the keys outlive the
+ * context. */
 void tls_server_set_tickets(struct tls_server *s, struct tls_tickets *tickets);
 struct tls_server *tls_server_ref(struct tls_server *s);
 void tls_server_unref(struct tls_server **s);

@@ -63,9 +63,12 @@ static int bio_write(BIO *bio, const char *bytes, int n)
 
 static long bio_ctrl(BIO *bio, int command, long larg, void *parg)
 {
-    (void)bio;
+    struct tls_stream *t = BIO_get_data(bio);
+
     (void)larg;
     (void)parg;
+    if (command == BIO_CTRL_EOF) /* else OpenSSL does not know what to call it */
+        return io_recv_end(&t->stream->recv) != 0;
     return command == BIO_CTRL_FLUSH;
 }
 
@@ -133,10 +136,13 @@ static void take_secret(const SSL *ssl, const char *line)
         bytes = strlen(hex) / 2;
         if (bytes > TLS_SECRET_BYTES_MAX || !from_hex(hex, bytes, out ? s->out : s->in))
             return;
-        if (out)
+        if (out) {
             t->handshake->have_out = true;
-        else
+            s->out_n = 0;
+        } else {
             t->handshake->have_in = true;
+            s->in_n = 0;
+        }
     }
 }
 
@@ -148,10 +154,15 @@ static void watch(int write, int version, int type, const void *bytes, size_t n,
 
     (void)version;
     (void)arg;
-    if (type == SSL3_RT_HEADER && write && h->have_out)
-        h->secrets.out_n++;
-    if (type == SSL3_RT_HEADER && !write && h->have_in)
-        h->secrets.in_n++;
+    if (type == SSL3_RT_HEADER && n > 0) {
+        bool have = write ? h->have_out : h->have_in;
+        uint64_t *records_n = write ? &h->secrets.out_n : &h->secrets.in_n;
+
+        if (!have && *(const uint8_t *)bytes == TLS_RECORD_CCS)
+            *records_n = 0; /* TLS 1.2: the keys come into use with it */
+        else
+            ++*records_n;
+    }
     if (type == SSL3_RT_HANDSHAKE && !write && n > 0 &&
         *(const uint8_t *)bytes == (t->server ? SSL3_MT_CLIENT_HELLO : SSL3_MT_SERVER_HELLO))
         h->heard = true;
@@ -172,7 +183,6 @@ static bool take_secrets(struct tls_stream *t)
     s->hash = SSL_CIPHER_get_handshake_digest(cipher);
     if (s->tls13)
         return h->have_in && h->have_out;
-    s->in_n = s->out_n = 1; /* its Finished */
     s->master_bytes = SSL_SESSION_get_master_key(SSL_get_session(h->ssl), s->master, sizeof s->master);
     return s->master_bytes > 0 &&
            SSL_get_client_random(h->ssl, s->client_random, TLS_RANDOM_BYTES) == TLS_RANDOM_BYTES &&
@@ -343,7 +353,7 @@ void tls_handshake_work(struct tls_stream *t)
     } else if (SSL_get_error(h->ssl, rc) != SSL_ERROR_WANT_READ) {
         failed(t);
     } else {
-        tls_gate_peer(t);
+        tls_gate_peer(t, t->out.n > 0);
         if (t->server && h->heard && !heard) {
             uint64_t ms = t->local->options.handshake_ms,
                      passed_ms = (io_now_ns(t->io) - h->begun_ns) / 1000000;

@@ -456,6 +456,15 @@ void tls_stream_arm(struct io *io, struct stream *s)
     if (t->handshake != NULL || t->in.end != 0)
         return; /* it arms for itself */
     t->reader_waits = true;
+    /* A receive into the reader's memory leaves what came beyond it for whoever reads next. */
+    if (t->in.plain.n == 0 && (t->in.n > t->in.head || received(t).n > 0)) {
+        tls_input_process(t);
+        if (t->in.plain.n > 0 || t->in.end != 0) {
+            t->reader_waits = false;
+            io_wake(io, t->reader);
+            return;
+        }
+    }
     if (s->recv.multishot || t->in.plain.n == 0)
         io_recv_arm(io, &s->recv);
 }

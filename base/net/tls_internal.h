@@ -163,6 +163,7 @@ struct tls_output {
     bool slow;                /* the peer takes its time: small windows */
     bool ending;              /* close_notify is to be sent, and then the end of the TCP stream */
     bool ended;
+    bool goodbye; /* close_notify is sealed: nothing may follow it */
 };
 
 struct tls_stream {
@@ -200,7 +201,8 @@ void tls_handshake_leave(struct tls_stream *t); /* leaves the gate and frees it;
 /* tls_local.c: the gate. */
 void tls_gate_ask(struct tls_stream *t);  /* for a place; it will be working once it has one */
 void tls_gate_work(struct tls_stream *t); /* queues it to compute */
-void tls_gate_peer(struct tls_stream *t); /* it waits for its peer */
+/* It waits for its peer; answered: for what follows on a message of ours, else still for the rest of what was awaited. */
+void tls_gate_peer(struct tls_stream *t, bool answered);
 void tls_gate_leave(struct tls_stream *t);
 
 /* tls_input.c */

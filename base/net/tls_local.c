@@ -6,7 +6,7 @@
  * established streams get their turn in between.
  *
  * Handshakes that stall cannot keep the others out: when all places are taken, who has waited longest for its peer,
- * and for STALLED_NS at least, has to go. */
+ * and for STALLED_NS at least, has to go. The wait ends with the whole of what the peer has to say, not with any byte. */
 #include "net/tls_internal.h"
 
 #include "util/clock.h"
@@ -34,6 +34,7 @@ static struct tls_handshake *handshake_of(struct list *node)
 static void take_place(struct tls_local *l, struct tls_handshake *h)
 {
     h->place = true;
+    h->peer_since_ns = io_now_ns(l->io);
     l->places++;
     stat_inc(&l->options.stats->handshaking);
 }
@@ -136,14 +137,19 @@ void tls_gate_work(struct tls_stream *t)
     io_wake(t->io, &t->local->flow);
 }
 
-void tls_gate_peer(struct tls_stream *t)
+void tls_gate_peer(struct tls_stream *t, bool answered)
 {
     struct tls_handshake *h = t->handshake;
+    struct list *at = &t->local->peers;
 
     h->state = TLS_PEER;
-    h->peer_since_ns = io_now_ns(t->io);
-    if (h->place)
-        list_push_back(&t->local->peers, &h->node);
+    if (answered)
+        h->peer_since_ns = io_now_ns(t->io);
+    if (h->place) { /* who was answered now comes last at once; who sends crumbs goes back to where it was */
+        while (at->prev != &t->local->peers && handshake_of(at->prev)->peer_since_ns > h->peer_since_ns)
+            at = at->prev;
+        list_insert_before(at, &h->node);
+    }
     if (!list_empty(&t->local->asking))
         io_wake(t->io, &t->local->flow);
 }

@@ -142,6 +142,7 @@ static bool seal_alert(struct tls_stream *t)
     struct tls_output *o = &t->out;
     const uint8_t alert[2] = {o->alert_is_last ? 2 : 1, o->alert - 1};
 
+    o->goodbye = alert[1] == TLS_ALERT_CLOSE_NOTIFY;
     o->alert = 0;
     return seal_small(t, TLS_RECORD_ALERT, alert, sizeof alert);
 }
@@ -152,7 +153,8 @@ static void fill(struct tls_stream *t)
     struct tls_output *o = &t->out;
     bool data = o->error == 0 && o->send != NULL && o->send->left_bytes > 0;
 
-    if (t->handshake != NULL || t->handshake_result != 0 || !(data || o->alert != 0 || o->key_update))
+    if (t->handshake != NULL || t->handshake_result != 0 || o->goodbye ||
+        !(data || o->alert != 0 || o->key_update))
         return;
     if (!get_slab(t, data && !o->slow && o->send->left_bytes > TLS_RECORD_PLAIN_MAX)) {
         o->dead = true;

@@ -1,6 +1,7 @@
 #include "net/tls_records.h"
 
 #include "util/check.h"
+#include "util/hmac.h"
 
 #include <errno.h>
 #include <openssl/crypto.h>
@@ -57,11 +58,26 @@ static size_t hash_bytes(const struct tls_records *r)
     return (size_t)EVP_MD_get_size(r->hash);
 }
 
+/* HMAC by the suite's hash. `message` has HMAC_ROOM_BYTES after its n bytes. OpenSSL's HMAC() looks its algorithms up
+ * each time; but for AES-256, that is SHA-256, for which there is a way without. */
+static bool mac(const struct tls_records *r, const uint8_t *secret, uint8_t *message, size_t n,
+                uint8_t out[static EVP_MAX_MD_SIZE])
+{
+    struct hmac_key key;
+
+    if (EVP_MD_get_type(r->hash) != NID_sha256)
+        return HMAC(r->hash, secret, (int)hash_bytes(r), message, n, out, NULL) != NULL;
+    hmac_key_init(&key, str_of((const char *)secret, HMAC_BYTES));
+    hmac_sha256(&key, message, n, out);
+    OPENSSL_cleanse(&key, sizeof key);
+    return true;
+}
+
 /* HKDF-Expand-Label with an empty context (RFC 8446, 7.1), for no more than one block of the hash. */
 static bool expand(const struct tls_records *r, const uint8_t *secret, const char *label, uint8_t *out,
                    size_t n)
 {
-    uint8_t info[64], block[EVP_MAX_MD_SIZE];
+    uint8_t info[64 + HMAC_ROOM_BYTES], block[EVP_MAX_MD_SIZE];
     size_t label_bytes = strlen(label), info_n = 0;
     bool ok;
 
@@ -74,7 +90,7 @@ static bool expand(const struct tls_records *r, const uint8_t *secret, const cha
     info_n += 6 + label_bytes;
     info[info_n++] = 0; /* the context's length */
     info[info_n++] = 1; /* of HKDF-Expand: the first block */
-    ok = HMAC(r->hash, secret, (int)hash_bytes(r), info, info_n, block, NULL) != NULL;
+    ok = mac(r, secret, info, info_n, block);
     memcpy(out, block, n);
     OPENSSL_cleanse(block, sizeof block);
     return ok;
@@ -84,13 +100,13 @@ static int set_key(struct tls_records *r, struct tls_direction *d, const uint8_t
 {
     bool seals = d == &r->out;
     const struct suite *s = suite_of(r->cipher_nid);
+    bool first = d->cipher == NULL;
 
-    if (d->cipher == NULL) {
+    if (first)
         d->cipher = EVP_CIPHER_CTX_new();
-        if (d->cipher == NULL || EVP_CipherInit_ex(d->cipher, s->cipher, NULL, NULL, NULL, seals) != 1)
-            return -ENOMEM;
-    }
-    return EVP_CipherInit_ex(d->cipher, NULL, NULL, key, NULL, seals) == 1 ? 0 : -ENOMEM;
+    if (d->cipher == NULL)
+        return -ENOMEM;
+    return EVP_CipherInit_ex(d->cipher, first ? s->cipher : NULL, NULL, key, NULL, seals) == 1 ? 0 : -ENOMEM;
 }
 
 static int use_secret(struct tls_records *r, struct tls_direction *d)

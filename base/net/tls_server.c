@@ -157,6 +157,8 @@ static int ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPH
 void tls_server_set_tickets(struct tls_server *s, struct tls_tickets *tickets)
 {
     CHECK_MAGIC(s, TLS_SERVER_MAGIC);
+    if (SSL_CTX_get_verify_mode(s->ctx) != SSL_VERIFY_NONE)
+        return; /* a session would outlive its client's certificate, and be renewed for ever */
     s->tickets = tickets;
     SSL_CTX_clear_options(s->ctx, SSL_OP_NO_TICKET);
     SSL_CTX_set_num_tickets(s->ctx,

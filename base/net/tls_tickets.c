@@ -46,7 +46,7 @@ void tls_tickets_tick(struct tls_tickets *t, uint64_t now_unix_s)
 {
     struct ticket_key next;
 
-    if (t->rotated_unix_s == 0)
+    if (t->rotated_unix_s == 0 || now_unix_s < t->rotated_unix_s) /* or the clock was set back */
         t->rotated_unix_s = now_unix_s;
     if (now_unix_s < t->rotated_unix_s + TLS_TICKET_ROTATE_S || !make_key(&next))
         return;

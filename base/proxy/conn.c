@@ -12,6 +12,7 @@
 #define LINGER_MS        2000u
 #define LINGER_BYTES_MAX (256u * 1024u)
 #define AHEAD_BUFFERS    2u
+#define PACKET_BYTES_MAX (64u * 1024u) /* as the kernel hands them to a device */
 
 enum { STEP_PROXY, STEP_HANDSHAKE, STEP_HEAD, STEP_REQUEST, STEP_HTTP2, STEP_LINGER, STEP_CLOSE };
 
@@ -128,6 +129,16 @@ void conn_pace(struct conn *c, uint64_t bytes_per_s)
         return;
     c->pace_bytes_per_s = pace;
     io_pace(c->worker->io, stream_fd(&c->stream), pace != 0 ? pace : UINT64_MAX);
+}
+
+uint64_t conn_least_bytes(uint64_t rate_min, uint64_t pace_bytes_per_s, uint64_t elapsed_ms)
+{
+    uint64_t least = rate_min * elapsed_ms / 1000, paced = pace_bytes_per_s / 2 * elapsed_ms / 1000;
+
+    if (least == 0)
+        least = 1;
+    paced = paced > PACKET_BYTES_MAX ? paced - PACKET_BYTES_MAX : 0;
+    return pace_bytes_per_s > 0 && paced < least ? paced : least;
 }
 
 /* --- what carries its requests --- */
@@ -507,8 +518,8 @@ static enum flow_result step_request(struct flow *flow)
             let_go_of_buffers(c);
         return FLOW_WAIT;
     }
-    if (c->close_after)
-        return go(c, c->discarding ? STEP_LINGER : STEP_CLOSE);
+    if (c->close_after) /* with more unread in the socket, perhaps, than what has been received */
+        return go(c, c->discarding || stream_unread_buffers(&c->stream) > 0 ? STEP_LINGER : STEP_CLOSE);
     c->head_timing = false;
     io_timer_set(w->io, &c->timer, flow, conf_of(c)->timeouts.client_idle_ms);
     return go(c, STEP_HEAD);

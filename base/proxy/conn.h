@@ -53,6 +53,11 @@ void conn_accept(struct worker *w, int fd, const struct proxy_listen *listen);
  * it is the ciphertext's. */
 void conn_pace(struct conn *c, uint64_t bytes_per_s);
 
+/* Bytes that a client must take in so long, not to be too slow: the least rate, or what the pace that we set leaves of
+ * it. A pace is of packets with their heads, and goes by whole ones: half of it, and the largest packet late, is as asked
+ * for. At least 1, but for what a pace leaves. */
+uint64_t conn_least_bytes(uint64_t rate_min, uint64_t pace_bytes_per_s, uint64_t elapsed_ms);
+
 /* The pace of a connection that carries several answers at once: the highest of theirs, and none if one has none.
  * Begin with the first's rate. */
 static inline uint64_t conn_pace_of_both(uint64_t a_bytes_per_s, uint64_t b_bytes_per_s)

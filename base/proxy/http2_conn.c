@@ -50,6 +50,7 @@ struct http2_conn {
     struct list streams;
     unsigned streams_n;
     unsigned cancelled_n;
+    unsigned sending_n;          /* sends of requests that are not complete */
     unsigned paced_n, unpaced_n; /* of those that are being answered */
     uint8_t timing;              /* what conn->timer runs for */
     bool broken;                 /* nothing can be sent or received any more */
@@ -60,6 +61,7 @@ struct http2_conn {
     unsigned timed_requests; /* conn->requests_n when the timer for a head was set */
     struct timer leave;      /* from notice to GOAWAY */
     struct timer look;       /* at what the client takes */
+    bool look_was_blocked;   /* the connection's window was zero since the last look */
     uint64_t look_ns, look_acked, look_framed;
     struct stream_send send;
     struct iovec vec;
@@ -172,6 +174,7 @@ static void complete(struct h2_stream *s, int result)
 
     if (!send->op.in_flight)
         return;
+    s->conn->sending_n--;
     send->op.in_flight = false;
     send->op.done = true;
     send->op.result = result;
@@ -180,11 +183,12 @@ static void complete(struct h2_stream *s, int result)
     io_wake(io_of(s->conn), &s->request->flow);
 }
 
-static void begin_send(struct request *r, size_t bytes)
+static void begin_send(struct h2_stream *s, struct request *r, size_t bytes)
 {
     struct stream_send *send = &r->out.send;
 
     CHECK(!send->op.in_flight);
+    s->conn->sending_n++;
     send->op = (struct io_op){.flow = &r->flow, .in_flight = true};
     send->left_bytes = send->total_bytes = bytes;
 }
@@ -242,7 +246,7 @@ static void carrier_send(struct carrier *c, struct request *r)
 
     begin_pace(s, r->rate_bytes_per_s);
 
-    begin_send(r, r->out.bytes);
+    begin_send(s, r, r->out.bytes);
     error =
         http2_send(s->conn->session, &s->http2, r->out.vecs, r->out.vecs_n, r->out.head_vecs_n, r->out.last);
     if (error != 0)
@@ -256,7 +260,7 @@ static void carrier_send_continue(struct carrier *c, struct request *r)
     struct h2_stream *s = stream_of(c);
     int error;
 
-    begin_send(r, 0);
+    begin_send(s, r, 0);
     error = http2_send_continue(s->conn->session, &s->http2);
     if (error != 0)
         complete(s, error);
@@ -466,12 +470,33 @@ static void receive(struct http2_conn *h)
         feed(h, run);
         stream_consume(io, stream, run.n);
     }
-    end = h->broken ? 0 : stream_end(stream);
+    end = h->broken || h->ended ? 0 : stream_end(stream);
     if (end == 0)
         return;
     h->ended = true;
     if (end != -ENODATA)
         h->broken = true;
+    LIST_EACH (&h->streams, node) { /* what has not come of a body never will */
+        struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (!s->http2.remote_ended)
+            s->body_error = -ECONNRESET;
+        request_client_spoke(s->request);
+    }
+}
+
+/* The client has ended its stream: windows that are used up stay so. What they let through is still sent. */
+static void give_up_blocked(struct http2_conn *h)
+{
+    if (!h->ended || h->slab != NULL)
+        return;
+    LIST_EACH (&h->streams, node) {
+        struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
+
+        if (s->http2.sending &&
+            (http2_is_blocked(h->session) || http2_stream_is_blocked(h->session, &s->http2)))
+            request_abort(s->request);
+    }
 }
 
 static bool get_slab(struct http2_conn *h)
@@ -568,33 +593,36 @@ static void check_silence(struct http2_conn *h)
 }
 
 /* Between two looks at what is on its way, the client must have taken as much as the least rate asks for: of
- * what its windows let through, or of what lies in the socket. */
+ * what its windows let through, or of what lies in the socket. What is only ever held by streams' own windows is their
+ * requests' to judge; a client that opens one kind of window by turns with the other is judged here. */
 static void check_rate(struct http2_conn *h)
 {
     const struct proxy_conf *conf = conf_of(h);
     uint64_t rate_min = conf->limits.client_rate_min, now_ns = worker_now_ns(worker_of(h));
-    uint64_t framed = http2_framed_bytes(h->session), acked = 0, elapsed_ms, least;
+    uint64_t framed = http2_framed_bytes(h->session), acked = 0, least;
     bool first = !timer_is_set(&h->look) && !h->look.fired;
 
-    if (h->slab == NULL && (h->streams_n == 0 || !http2_is_blocked(h->session))) {
+    if (h->slab == NULL && h->sending_n == 0) {
         io_timer_cancel(io_of(h), &h->look);
+        h->look_was_blocked = false;
         return;
     }
+    if (http2_is_blocked(h->session))
+        h->look_was_blocked = true;
     if (!first && !h->look.fired)
         return;
     if (io_acked_bytes(io_of(h), stream_fd(&h->conn->stream), &acked) != 0) {
         h->broken = true;
         return;
     }
-    elapsed_ms = (now_ns - h->look_ns) / NS_PER_MS;
-    least = rate_min * elapsed_ms / 1000;
-    if (least == 0)
-        least = 1;
-    if (!first && framed - h->look_framed < least && (h->slab == NULL || acked - h->look_acked < least)) {
+    least = conn_least_bytes(rate_min, h->conn->pace_bytes_per_s, (now_ns - h->look_ns) / NS_PER_MS);
+    if (!first && (h->slab != NULL || h->look_was_blocked) && framed - h->look_framed < least &&
+        (h->slab == NULL || acked - h->look_acked < least)) {
         stat_inc(&worker_of(h)->stats.slow_clients);
         h->broken = true;
         return;
     }
+    h->look_was_blocked = false;
     h->look_ns = now_ns;
     h->look_framed = framed;
     h->look_acked = acked;
@@ -678,20 +706,6 @@ static enum http2_conn_result leave(struct http2_conn *h)
     return linger ? HTTP2_CONN_LINGER : HTTP2_CONN_CLOSE;
 }
 
-/* Whether the client, of which nothing more will come, has left us nothing to do: each stream waits for a window or
- * for the rest of a body. */
-static bool is_forsaken(const struct http2_conn *h)
-{
-    LIST_EACH (&h->streams, node) {
-        const struct h2_stream *s = LIST_ENTRY(node, struct h2_stream, node);
-
-        if (s->http2.remote_ended && !http2_is_blocked(h->session) &&
-            !http2_stream_is_blocked(h->session, &s->http2))
-            return false;
-    }
-    return true;
-}
-
 enum http2_conn_result http2_conn_step(struct conn *c)
 {
     struct http2_conn *h = c->http2;
@@ -701,10 +715,12 @@ enum http2_conn_result http2_conn_step(struct conn *c)
         receive(h);
     if (!h->broken)
         send_more(h);
+    if (!h->broken)
+        give_up_blocked(h);
     if (!h->broken && http2_is_over(h->session) && h->slab == NULL &&
         (h->streams_n == 0 || http2_was_wronged(h->session) || h->hurry))
         return leave(h);
-    if (!h->broken && h->ended && h->slab == NULL && is_forsaken(h))
+    if (!h->broken && h->ended && h->streams_n == 0 && h->slab == NULL)
         return leave(h);
     if (!h->broken) {
         check_leaving(h);

@@ -3,8 +3,6 @@
 #include "proxy/request.h"
 #include "util/clock.h"
 
-#define PACKET_BYTES_MAX (64u * 1024u) /* as the kernel hands them to a device */
-
 /* How often a send that lasts is looked at: a client must have taken bytes between two looks. */
 static uint64_t look_ms(const struct request *r)
 {
@@ -24,21 +22,12 @@ void request_send(struct request *r)
     io_timer_set(r->worker->io, &r->timer, &r->flow, look_ms(r));
 }
 
-/* A pace is of packets with their heads, and goes by whole ones: half of it, and the largest packet late, is as asked
- * for. */
-static uint64_t least_bytes_paced(uint64_t rate_bytes_per_s, uint64_t elapsed_ms)
-{
-    uint64_t bytes = rate_bytes_per_s / 2 * elapsed_ms / 1000;
-
-    return bytes > PACKET_BYTES_MAX ? bytes - PACKET_BYTES_MAX : 0;
-}
-
 /* A send that takes long is no fault as long as the client takes bytes at the least rate. */
 static bool is_too_slow(struct request *r)
 {
     const struct proxy_limits *limits = &r->site->site->conf->limits;
     struct outgoing *out = &r->out;
-    uint64_t taken = 0, before = out->taken_bytes, least, least_paced;
+    uint64_t taken = 0, before = out->taken_bytes;
     uint64_t now_ns = worker_now_ns(r->worker), elapsed_ms = (now_ns - out->taken_ns) / NS_PER_MS;
 
     if (r->carrier->ops->taken_bytes(r->carrier, r, &taken) != 0)
@@ -51,13 +40,7 @@ static bool is_too_slow(struct request *r)
     /* The first look only remembers. */
     if (before == UINT64_MAX || taken == CARRIER_NOT_ITS_TURN)
         return false;
-    least = limits->client_rate_min * elapsed_ms / 1000;
-    if (least == 0)
-        least = 1;
-    least_paced = least_bytes_paced(r->rate_bytes_per_s, elapsed_ms);
-    if (r->rate_bytes_per_s > 0 && least_paced < least)
-        least = least_paced;
-    return taken - before < least;
+    return taken - before < conn_least_bytes(limits->client_rate_min, r->rate_bytes_per_s, elapsed_ms);
 }
 
 enum request_sent request_sent(struct request *r)

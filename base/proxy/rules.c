@@ -2,6 +2,7 @@
 
 #include "http/url.h"
 #include "util/check.h"
+#include "util/limits.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -38,6 +39,9 @@ static bool take_segment(struct str *rest, struct str *segment)
 
 /* ---- Patterns ---- */
 
+/* "*" in a compiled pattern: paths have no NUL, and may have a "*" of their own. */
+#define WILD '\0'
+
 enum segment_kind {
     SEGMENT_LITERAL,
     SEGMENT_GLOB, /* literal text with '*' in it */
@@ -52,11 +56,13 @@ struct pattern_segment {
 
 static enum segment_kind kind_of(struct str segment)
 {
-    if (str_eq(segment, STR("**")))
+    static const char wild[2] = {WILD, WILD};
+
+    if (str_eq(segment, str_of(wild, 2)))
         return SEGMENT_ANY;
-    if (str_eq(segment, STR("*")))
+    if (str_eq(segment, str_of(wild, 1)))
         return SEGMENT_ONE;
-    return segment.n > 0 && memchr(segment.p, '*', segment.n) != NULL ? SEGMENT_GLOB : SEGMENT_LITERAL;
+    return segment.n > 0 && memchr(segment.p, WILD, segment.n) != NULL ? SEGMENT_GLOB : SEGMENT_LITERAL;
 }
 
 /* The text that a path must end in to match the last segment. */
@@ -66,8 +72,18 @@ static struct str suffix_of(const struct pattern_segment *last)
         return last->text;
     if (last->kind != SEGMENT_GLOB)
         return STR("");
-    const char *star = memrchr(last->text.p, '*', last->text.n);
+    const char *star = memrchr(last->text.p, WILD, last->text.n);
     return str_skip(last->text, (size_t)(star + 1 - last->text.p));
+}
+
+/* Decoded, with its "*" told from "%2A". */
+static struct str pattern_text(struct str canonical, struct arena *a)
+{
+    char *text = arena_new(a, char, canonical.n + 1);
+
+    for (size_t i = 0; i < canonical.n; i++)
+        text[i] = canonical.p[i] == '*' ? WILD : canonical.p[i];
+    return url_path_decode(str_of(text, canonical.n), text, canonical.n);
 }
 
 int pattern_compile(struct str text, struct arena *a, struct pattern *out, const char **why)
@@ -76,6 +92,7 @@ int pattern_compile(struct str text, struct arena *a, struct pattern *out, const
     int rc = canonical_text(text, a, &canonical, why);
     if (rc < 0)
         return rc;
+    canonical = pattern_text(canonical, a);
 
     struct pattern_segment *segments = arena_new(a, struct pattern_segment, canonical.n);
     struct str rest = canonical, segment;
@@ -83,7 +100,7 @@ int pattern_compile(struct str text, struct arena *a, struct pattern *out, const
     unsigned n = 0;
     while (take_segment(&rest, &segment)) {
         enum segment_kind kind = kind_of(segment);
-        if (kind == SEGMENT_GLOB && memmem(segment.p, segment.n, "**", 2) != NULL) {
+        if (kind == SEGMENT_GLOB && memmem(segment.p, segment.n, "\0\0", 2) != NULL) {
             *why = "'**' can only be a whole segment, between two '/'";
             return -EINVAL;
         }
@@ -106,7 +123,7 @@ static bool glob_matches(struct str glob, struct str s)
 {
     size_t g = 0, i = 0, star = SIZE_MAX, star_i = 0;
     while (i < s.n) {
-        if (g < glob.n && glob.p[g] == '*') {
+        if (g < glob.n && glob.p[g] == WILD) {
             star = g++;
             star_i = i;
         } else if (g < glob.n && glob.p[g] == s.p[i]) {
@@ -119,7 +136,7 @@ static bool glob_matches(struct str glob, struct str s)
             return false;
         }
     }
-    while (g < glob.n && glob.p[g] == '*')
+    while (g < glob.n && glob.p[g] == WILD)
         g++;
     return g == glob.n;
 }
@@ -168,7 +185,7 @@ static bool segments_match(const struct pattern *p, struct str rest)
     }
 }
 
-bool pattern_matches(const struct pattern *pattern, struct str path)
+static bool matches_decoded(const struct pattern *pattern, struct str path)
 {
     if (!str_starts(path, pattern->prefix))
         return false;
@@ -179,6 +196,13 @@ bool pattern_matches(const struct pattern *pattern, struct str path)
     if (rest.n < suffix.n || !str_starts(str_skip(rest, rest.n - suffix.n), suffix))
         return false;
     return (rest.n == 0 || rest.p[0] == '/') && segments_match(pattern, rest);
+}
+
+bool pattern_matches(const struct pattern *pattern, struct str canonical_path)
+{
+    char scratch[HTTP_TARGET_BYTES_MAX];
+
+    return matches_decoded(pattern, url_path_decode(canonical_path, scratch, sizeof scratch));
 }
 
 /* ---- Track templates ---- */
@@ -371,8 +395,11 @@ unsigned rule_method_of(struct str name)
 
 const struct rule *rules_find(const struct rules *rules, struct str canonical_path)
 {
+    char scratch[HTTP_TARGET_BYTES_MAX];
+    struct str path = url_path_decode(canonical_path, scratch, sizeof scratch);
+
     for (unsigned i = 0; i < rules->n; i++)
-        if (pattern_matches(&rules->items[i].match, canonical_path))
+        if (matches_decoded(&rules->items[i].match, path))
             return &rules->items[i];
     return &rules->none;
 }

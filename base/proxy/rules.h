@@ -33,7 +33,8 @@ struct pattern {
 
 /* Returns 0, or -EINVAL and in *why what is wrong, for an error message. Everything it keeps is in `a`. */
 int pattern_compile(struct str text, struct arena *a, struct pattern *out, const char **why);
-bool pattern_matches(const struct pattern *pattern, struct str path);
+/* Byte by byte as they are meant: whether pattern or path write one as it is or as an escape is all the same. */
+bool pattern_matches(const struct pattern *pattern, struct str canonical_path);
 
 /* "/tracks/{track}/{quality}/{n}.{ext}". {track} and {quality} match one byte or more without '/', the
  * shortest run that the text after them allows; {n} a decimal number; {ext} what follows the last '.' of its

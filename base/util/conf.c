@@ -353,7 +353,10 @@ int conf_open(const char *path, unsigned flags, struct conf **out, struct conf_e
     error->text[0] = '\0';
     *out = NULL;
     int rc = read_file(path, flags, &text, &text_n, error);
-    return rc < 0 ? rc : open_owned(path, text, text_n, flags, out, error);
+    if (rc < 0)
+        return rc;
+    CHECK(text != NULL);
+    return open_owned(path, text, text_n, flags, out, error);
 }
 
 int conf_open_text(const char *name, struct str text, unsigned flags, struct conf **out,

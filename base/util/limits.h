@@ -98,15 +98,15 @@
 
 /* Frames that carry nothing: a client has a budget of each kind, which time and useful work refill
  * (http2_guard.c). Bursts are several times what clients do at their worst: a browser that goes away resets each of
- * its 100 streams; one at its start sends six PRIORITY; libraries send two WINDOW_UPDATE for each DATA, and one
- * for each stream they open; some ping for each round trip of a download. */
+ * its 100 streams; one at its start sends six PRIORITY; libraries send two WINDOW_UPDATE for each 4 KiB they read, and
+ * one for each stream they open; some ping for each round trip of a download. */
 #define HTTP2_RESETS_BURST         300 /* streams reset before their answer; then 30/s, and one for each answer */
 #define HTTP2_SETTINGS_ENTRIES_MAX 32  /* of one frame; seven are known */
 #define HTTP2_SETTINGS_BURST       30  /* then 1/s: each costs an answer */
 #define HTTP2_PINGS_BURST          200 /* then 20/s: each costs an answer */
 #define HTTP2_PRIORITIES_BURST     500 /* then 50/s, and four for each request */
 #define HTTP2_WINDOW_UPDATES_BURST                                                                           \
-    2000                        /* then 100/s, four for each DATA that was worth sending or ended a stream */
+    2000 /* then 100/s, four for each DATA that was worth sending or ended a stream and for each 4 KiB in it */
 #define HTTP2_EMPTIES_BURST 100 /* DATA without bytes or end; then 10/s */
 #define HTTP2_UNKNOWNS_BURST                                                                                 \
     200 /* extensions, and the grease some sprinkle; then 20/s, two for each request */

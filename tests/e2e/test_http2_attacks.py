@@ -155,6 +155,56 @@ def test_an_honest_client_that_cancels(edge, files):
     assert attacks(edge, "rapid_reset") == before
 
 
+def test_an_honest_client_that_reads_in_small_steps(edge, files):
+    """Go's client under a buffered reader opens both windows after each 4 KiB: eight WINDOW_UPDATE for each DATA."""
+    before = attacks(edge, "window_update")
+    with H2(edge.port, window=WINDOW_DEFAULT, connection_window=WINDOW_DEFAULT) as p:
+        p.started()
+        for _ in range(2):
+            s, read = p.request("/plain/x-big"), 0
+            while not s.over:
+                p.frame()
+                while len(s.body) - read >= 4096 and not s.over:
+                    read += 4096
+                    p.send(window_update(0, 4096), window_update(s.number, 4096))
+                    p.window += 4096
+                    s.window += 4096
+            p.grant(None, len(s.body) - read)
+            assert s.ended and s.body == files["big"]
+    assert attacks(edge, "window_update") == before
+
+
+def test_an_honest_client_that_cancels_all(start, scripted, fresh):
+    """A page is left for another while ninety requests wait: they are cancelled, and as many begun in the same
+    segment. Those for which there is no place yet are refused, which is not the client's fault."""
+    path, go = f"/plain/{fresh()}", threading.Event()
+    scripted.on(path, lambda asked, c: go.wait(PATIENCE) and reply(200, b"late", [FRESH])(asked, c))
+    edge = start.edge(scripted.port, listen=[{"address": f"127.0.0.1:{free_port()}", "http2": True}], workers=1)
+    with H2(edge.port) as p:
+        p.started()
+        waiting, refused = [], 0
+        for _ in range(4):
+            text = b"".join(rst(s.number) for s in waiting)
+            for s in waiting:
+                s.cancelled = True
+            waiting = []
+            while len(waiting) < 90:
+                asked = [p.stream() for _ in range(90 - len(waiting))]
+                text += b"".join(frame(HEADERS, END_HEADERS | END_STREAM, s.number,
+                                       p.encoder.encode(request_fields(path))) for s in asked)
+                p.send(text)  # of one segment
+                p.pong()
+                text, waiting = b"", waiting + [s for s in asked if not s.reset]
+                refused += sum(s.reset == "REFUSED_STREAM" for s in asked)
+        assert refused >= 60, "cancelled requests left their places at once: this tests nothing"
+        go.set()
+        for s in waiting:
+            s.wait()
+        assert p.ask(path).body == b"late"
+        assert not p.gone_away
+    assert attacks(edge, "rapid_reset") == 0
+
+
 def test_continuation_flood(attacked):
     """CVE-2024-27316 and others: a header block without end."""
     piece = block([("x-filler", "y" * 500)])
@@ -358,6 +408,29 @@ def test_connection_window_of_nothing(attacked):
         streams = [p.request("/plain/x-big") for _ in range(20)]
         try:
             p.until(lambda: p.gone_away or any(s.reset for s in streams), "the server has enough", 25)
+        except Closed:
+            pass
+
+
+def test_windows_that_open_by_turns(attacked):
+    """Now the connection's window is zero, now those of all streams: whoever looks at one kind alone finds it open, and
+    nothing goes out."""
+    with H2(attacked.port, connection_window=WINDOW_DEFAULT) as p:
+        p.started()
+        streams = [p.request("/plain/x-big") for _ in range(20)]
+        try:
+            p.until(lambda: p.window == 0, "the connection's window is used up")
+            before = sum(len(s.body) for s in streams)
+            for _ in range(10):
+                time.sleep(1.2)
+                p.send(settings({INITIAL_WINDOW_SIZE: 0}), window_update(0, 1))
+                p.window += 1
+                p.pong(b"all-shut")
+                p.send(settings({INITIAL_WINDOW_SIZE: WINDOW_MAX}))
+                p.pong(b"all-open")
+                if p.gone_away or any(s.reset for s in streams):
+                    return
+            assert not "held", sum(len(s.body) for s in streams) - before
         except Closed:
             pass
 

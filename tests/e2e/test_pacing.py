@@ -8,6 +8,7 @@ import time
 import pytest
 
 from conftest import TRACK
+from h2peer import *
 from harness import *
 
 RATE = 512 * 1024
@@ -75,6 +76,22 @@ def test_a_paced_client_is_not_slow(start, origin, files, big):
     edge = start.edge(origin.port, workers=1, limits={"client_rate_min": "100MB/s", "client_rate_grace": "1s"})
     with edge.connect() as c:
         assert seconds(c, sign(big, rate=3_000_000), files["big"]) > 2
+    assert edge.metric("slow_clients_total") == 0
+
+
+@pytest.mark.parametrize("window", [WINDOW_MAX, WINDOW_DEFAULT], ids=["open", "narrow"])
+def test_a_paced_client_is_not_slow_in_http_2(start, origin, files, big, window):
+    edge = start.edge(origin.port, workers=1, listen=[{"address": f"127.0.0.1:{free_port()}", "http2": True}],
+                      limits={"client_rate_min": "100MB/s", "client_rate_grace": "1s"})
+    with H2(edge.port, connection_window=window) as p:
+        p.started()
+        began, s = time.monotonic(), p.request(sign(big, rate=3_000_000))
+        while not s.over:
+            p.frame()
+            if p.window < WINDOW_DEFAULT // 2:
+                p.grant(None, WINDOW_DEFAULT - p.window)
+        assert s.ended and s.body == files["big"]
+        assert time.monotonic() - began > 1.5  # several looks
     assert edge.metric("slow_clients_total") == 0
 
 

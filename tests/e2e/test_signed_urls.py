@@ -316,3 +316,13 @@ def test_keys_have_a_time(start, origin):
     until(lambda: edge.ask(sign(TRACK, kid="k4", key=KEYS["k1"])).status == 200, "the keys are read")
     refused(edge, sign(TRACK, kid="k1"))
     refused(edge, sign(TRACK, kid="k2", key=KEYS["k1"]))
+
+
+def test_an_escape_leads_around_no_rule(start, origin, files):
+    """What a rule says of "(" it says of "%28", which is the same file at the origin."""
+    origin.write("locked (a+b)/x.ogg", files["small"])
+    edge = start.edge(origin.port, rules=[{"match": "/locked%20(a+b)/**"}, {"match": "/**", "signed": False}])
+    assert edge.ask("/plain/x-small").status == 200
+    for path in ("/locked%20(a+b)/x.ogg", "/locked%20%28a+b)/x.ogg", "/locked%20(a%2Bb)/x.ogg", "/locked%20(a+b%29/x.ogg"):
+        assert edge.ask(path).status == 403, path
+        assert edge.ask(sign(path)).body == files["small"], path

@@ -405,7 +405,8 @@ static void start_session(struct sim_h2 *c)
     nghttp2_session_callbacks_del(callbacks);
     settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
     if (o->no_window || o->stream_window > 0)
-        settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, o->stream_window};
+        settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                                 o->no_window ? 0 : o->stream_window};
     if (o->frame_bytes_max > 0)
         settings[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_FRAME_SIZE, o->frame_bytes_max};
     if (o->has_table)

@@ -15,8 +15,9 @@
 
 #define RULES                                                                                                \
     "rules: [{match: \"/p/**\", cache: false, methods: all}, {match: \"/**\", ttl: 60s, methods: all}]\n"
-#define TIMEOUTS "timeouts: {client_head: 5s, client_idle: 20s, client_body: 7s}\n"
-#define YAML     SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM SIM_YAML_MEMORY RULES TIMEOUTS
+#define TIMEOUTS      "timeouts: {client_head: 5s, client_idle: 20s, client_body: 7s}\n"
+#define YAML          SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM SIM_YAML_MEMORY RULES TIMEOUTS
+#define YAML_UPSTREAM SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM_TLS SIM_YAML_MEMORY RULES TIMEOUTS
 
 static const struct sim_answer song = {.body_bytes = 400000, .version = 1, .etag = true};
 static const struct sim_answer small = {.body_bytes = 2000, .version = 1, .etag = true};
@@ -184,6 +185,34 @@ static void test_a_cancelled_stream_leaves_its_fill(void **state)
         sim_h2_free(&first);
         sim_h2_free(&second);
         sim_client_free(&third);
+    }
+    sim_bed_close(&bed);
+}
+
+/* Who waits for its origin, or has an upload under way, and is cancelled, costs nothing from then on. */
+static void test_a_cancelled_stream_costs_nothing(void **state)
+{
+    struct sim_answer never = {.never = true};
+    struct sim_bed bed = open_bed(16, 1, YAML);
+
+    (void)state;
+    sim_origin_set(bed.origin, NULL, &never);
+    for (unsigned k = 0; k < 2; k++) {
+        struct sim_h2 *c = client(&bed, k);
+
+        sim_h2_get(c, k ? "/a" : "/b", NULL);
+        sim_h2_get(c, "/p/c", NULL);
+        sim_h2_ask(c, &(struct sim_h2_request){
+                          .method = "POST", .target = "/p/d", .body_bytes = 100000, .body_stops_at = 50000});
+        sim_bed_run_ms(&bed, 100);
+        assert_int_equal(bed.p->proxy.workers[0]->requests.in_use, 3);
+        for (size_t i = 0; i < 3; i++)
+            sim_h2_reset(c, i);
+        sim_bed_run_ms(&bed, 10);
+        assert_int_equal(bed.p->proxy.workers[0]->requests.in_use, 0);
+        assert_int_equal(bed.p->proxy.workers[0]->http2_streams.in_use, 0);
+        sim_h2_free(&c);
+        sim_bed_run_ms(&bed, 60000); /* the fills that nobody waits for */
     }
     sim_bed_close(&bed);
 }
@@ -456,15 +485,21 @@ static void test_cut_upstream_bodies(void **state)
 
 /* One short exchange by HTTP/1.1 and one by HTTP/2, over TLS on both sides; the n-th try of an operation finds its
  * connection broken. Returns how many tries there were. */
-static uint64_t exchange_that_breaks(uint64_t n, bool tls)
+static uint64_t exchange_that_breaks(uint64_t n, bool tls, bool rough)
 {
-    struct sim_bed bed = open_bed(
-        20, 1, tls ? SIM_YAML_LISTEN_ALL SIM_YAML_UPSTREAM_TLS SIM_YAML_MEMORY RULES TIMEOUTS : YAML);
+    static const struct sim_faults faults = {.short_send_ppm = 200000,
+                                             .short_recv_ppm = 300000,
+                                             .recv_ends_ppm = 200000,
+                                             .spurious_wake_ppm = 200000,
+                                             .cancel_late_ppm = 500000};
+    struct sim_bed bed = open_bed(20, 1, tls ? YAML_UPSTREAM : YAML);
     const struct sim_tls_options *kind = tls ? &tls13 : NULL;
     struct sim_h2 *h;
     struct sim_client *c;
     uint64_t tries;
 
+    if (rough)
+        *sim_faults(bed.w) = faults;
     sim_faults(bed.w)->break_at_try = n;
     if (tls)
         sim_origin_tls(bed.origin, &tls13);
@@ -505,12 +540,12 @@ static uint64_t exchange_that_breaks(uint64_t n, bool tls)
 static void test_every_operation_breaks(void **state)
 {
     (void)state;
-    for (unsigned tls = 0; tls < 2; tls++) {
-        uint64_t tries = exchange_that_breaks(UINT64_MAX, tls);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t tries = exchange_that_breaks(UINT64_MAX, i % 2, i / 2);
 
         assert_in_range(tries, 50, 2000);
         for (uint64_t n = 1; n <= tries; n++)
-            (void)exchange_that_breaks(n, tls);
+            (void)exchange_that_breaks(n, i % 2, i / 2);
     }
 }
 
@@ -521,6 +556,7 @@ int main(void)
         cmocka_unit_test(test_small_windows),
         cmocka_unit_test(test_a_shut_stream_among_others),
         cmocka_unit_test(test_a_cancelled_stream_leaves_its_fill),
+        cmocka_unit_test(test_a_cancelled_stream_costs_nothing),
         cmocka_unit_test(test_cancelled_at_every_moment),
         cmocka_unit_test(test_a_slow_miss_holds_nobody),
         cmocka_unit_test(test_priorities),

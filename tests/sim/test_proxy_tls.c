@@ -100,6 +100,41 @@ static void test_sessions_are_resumed(void **state)
     sim_bed_close(&bed);
 }
 
+/* ALPN: h2 where both have it, else http/1.1, else nothing; who offers only what is not there is refused (RFC 7301). */
+static void test_alpn(void **state)
+{
+    static const struct {
+        const char *offered, *chosen;
+        bool http2, refused;
+    } cases[] = {{"h2,http/1.1", "h2", true, false},
+                 {"http/1.1,h2", "h2", true, false},
+                 {"http/1.1", "http/1.1", true, false},
+                 {NULL, "", true, false},
+                 {"h2,http/1.1", "http/1.1", false, false},
+                 {"http/1.1", "http/1.1", false, false},
+                 {"spdy/3", "", true, true},
+                 {"h2", "", false, true}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct sim_bed bed = open_bed(
+            30, 1,
+            cases[i].http2
+                ? YAML
+                : "listen: [{address: \"127.0.0.1:8443\", http2: false, tls: "
+                  "{certificate: cert.pem, key: key.pem}}]\n" SIM_YAML_UPSTREAM SIM_YAML_MEMORY RULES);
+        struct sim_tls_options tls = {.alpn = cases[i].offered};
+        struct sim_client *c = sim_bed_client(&bed, &(struct sim_client_options){.tls = &tls});
+
+        sim_bed_run_ms(&bed, 100);
+        assert_int_equal(sim_conn_tls_is_done(sim_client_conn(c)), !cases[i].refused);
+        assert_int_equal(sim_client_gone(c), cases[i].refused);
+        assert_string_equal(sim_conn_tls_alpn(sim_client_conn(c)), cases[i].chosen);
+        sim_client_free(&c);
+        sim_bed_close(&bed);
+    }
+}
+
 /* --- handshakes that do not end --- */
 
 static uint64_t ms_until_gone(struct sim_bed *bed, const struct sim_client_options *options)
@@ -286,6 +321,54 @@ static void test_half_close(void **state)
         sim_bed_run_ms(&bed, 100);
         assert_true(sim_client_gone(c));
         assert_int_equal(sim_client_error(c), 0); /* by close_notify: else -ECONNABORTED */
+        sim_client_free(&c);
+    }
+    sim_bed_close(&bed);
+}
+
+/* Closing on unread bytes would reset the connection, and take from a slow client what it has not read yet. */
+static void test_what_follows_the_last_request(void **state)
+{
+    struct sim_bed bed = open_bed(32, 1, YAML);
+    const struct sim_tls_options *const kinds[] = {NULL, &tls13};
+
+    (void)state;
+    sim_origin_set(bed.origin, "/a", &song);
+    for (unsigned i = 0; i < 2; i++) {
+        struct sim_client *c =
+            sim_bed_client(&bed, &(struct sim_client_options){.tls = kinds[i], .read_rate = 1000000});
+
+        sim_client_get(c, "/a", "Connection: close\r\n");
+        for (unsigned k = 0; k < 1000; k++)
+            sim_client_part(c, STR("GET /a HTTP/1.1\r\nHost: h\r\n\r\n"));
+        sim_bed_settle(&bed, c, 60);
+        sim_bed_want_body(&bed, c, 0, "/a", 1, 400000);
+        sim_client_free(&c);
+    }
+    sim_bed_close(&bed);
+}
+
+/* Who asks for new keys all the time, gets none after the end (the peer's end checks that nothing follows it). */
+static void test_new_keys_at_the_end(void **state)
+{
+    struct sim_tls_options tls = {.key_update_ppm = 1000000, .key_update_asks = true};
+    struct sim_bed bed = open_bed(31, 1, YAML);
+
+    (void)state;
+    sim_origin_set(bed.origin, "/a", &song);
+    for (unsigned i = 0; i < 10; i++) {
+        /* Slow, so that what is sent at the end waits for room. */
+        struct sim_client *c =
+            sim_bed_client(&bed, &(struct sim_client_options){.tls = &tls, .read_rate = 1000000});
+
+        sim_client_get(c, "/a", "Connection: close\r\n");
+        for (unsigned k = 0; k < 300; k++) {
+            sim_client_pause(c, (1000 + i * 100) * NS_PER_US);
+            sim_client_part(c, STR("x"));
+        }
+        sim_bed_settle(&bed, c, 60);
+        sim_bed_want_body(&bed, c, 0, "/a", 1, 400000);
+        sim_bed_run_ms(&bed, 100);
         sim_client_free(&c);
     }
     sim_bed_close(&bed);
@@ -503,12 +586,15 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_of_each),
         cmocka_unit_test(test_sessions_are_resumed),
+        cmocka_unit_test(test_alpn),
         cmocka_unit_test(test_handshakes_that_do_not_end),
         cmocka_unit_test(test_silence_after_the_handshake),
         cmocka_unit_test(test_a_crowd_at_the_gate),
         cmocka_unit_test(test_resets_everywhere),
         cmocka_unit_test(test_close_notify_everywhere),
         cmocka_unit_test(test_half_close),
+        cmocka_unit_test(test_what_follows_the_last_request),
+        cmocka_unit_test(test_new_keys_at_the_end),
         cmocka_unit_test(test_a_cut_answer_has_no_close_notify),
         cmocka_unit_test(test_drain_among_handshakes),
         cmocka_unit_test(test_flipped_bits),

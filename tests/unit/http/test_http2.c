@@ -344,14 +344,15 @@ static void test_frames_in_pieces(void **state)
         pump(both[k]);
         for (size_t i = 0; i < ARRAY_LEN(values); i++) {
             struct iovec *vec = served_of(both[k], ids[i])->vecs;
+            struct buf head = buf_of(malloc(values[i] + 100), values[i] + 100);
 
-            heads[k][i] = malloc(values[i] + 100);
-            assert_non_null(heads[k][i]);
-            vec->iov_len = (size_t)sprintf(heads[k][i], "HTTP/1.1 200 OK\r\nETag: ");
-            memset(heads[k][i] + vec->iov_len, '{' + k, values[i]); /* whose Huffman codes are long */
-            vec->iov_len += values[i];
-            vec->iov_len += (size_t)sprintf(heads[k][i] + vec->iov_len, "\r\n\r\n");
-            vec->iov_base = heads[k][i];
+            assert_non_null(head.p);
+            buf_add_lit(&head, "HTTP/1.1 200 OK\r\nETag: ");
+            memset(head.p + head.n, '{' + k, values[i]); /* whose Huffman codes are long */
+            head.n += values[i];
+            buf_add_lit(&head, "\r\n\r\n");
+            heads[k][i] = head.p;
+            *vec = (struct iovec){head.p, head.n};
             assert_int_equal(http2_send(both[k]->server, &served_of(both[k], ids[i])->http2, vec, 1, 1, true),
                              0);
         }
@@ -481,7 +482,7 @@ static void test_priority_update(void **state)
 {
     struct peers *p = wide_peers();
     char *body = random_body(300000);
-    int32_t a = ASK(p, GET_FIELDS("/a")), b = ASK(p, GET_FIELDS("/b")), c;
+    int32_t a, b, c;
     static const uint8_t early[] = "\x00\x00\x00\x05u=0";
     uint8_t update[] = "\x00\x00\x00\x00u=2";
 
@@ -621,7 +622,7 @@ static void test_refused(void **state)
     assert_int_equal(asked_of(p, id)->error, NGHTTP2_REFUSED_STREAM);
     assert_int_equal(p->stats.streams_refused, 1);
     p->refuse_all = false;
-    id = ASK(p, GET_FIELDS("/"));
+    (void)ASK(p, GET_FIELDS("/"));
     pump(p);
     assert_true(p->served[0].there);
     peers_free(p);

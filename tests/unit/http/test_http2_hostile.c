@@ -409,6 +409,10 @@ static void test_gone_streams(void **state)
     assert_goaway(p, HTTP2_STREAM_CLOSED);
 
     p = begun();
+    feed_frame(p, HTTP2_PRIORITY_UPDATE, 0, 0, "\0\0\0\0u=1", 7);
+    assert_goaway(p, HTTP2_PROTOCOL_ERROR);
+
+    p = begun();
     feed_frame(p, HTTP2_PRIORITY, 0, 0, "\0\0\0\0\x10", 5);
     assert_goaway(p, HTTP2_PROTOCOL_ERROR);
 }

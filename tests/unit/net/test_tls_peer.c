@@ -371,6 +371,78 @@ static void test_padded_and_empty_records(void **state)
     tls_server_unref(&s);
 }
 
+/* Its Finished cut into two records, as RFC 5246, 6.2.1 lets it: what is sealed afterwards counts from two. The peer's
+ * bytes pass through memory, where its records are opened and sealed anew. */
+static void test_tls12_finished_in_two_records(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_records opener, sealer;
+    struct tls_secrets secrets = {.in_n = 0};
+    struct tls_opened finished;
+    struct iovec part;
+    char bytes[4096], out[4096], *record = bytes;
+    struct peer peer;
+    struct pair p;
+    BIO *in = BIO_new(BIO_s_mem()), *from = BIO_new(BIO_s_mem());
+    int n, out_n;
+    ssize_t got;
+
+    (void)state;
+    pair_open(&p, NULL);
+    p.client.stopped = true;
+    peer_open(&peer, TLS1_2_VERSION, -1);
+    SSL_set_bio(peer.ssl, in, from);
+    assert_int_equal(stream_tls_accept(p.io, &p.server.stream, p.local, s), 0);
+    SSL_do_handshake(peer.ssl);
+    n = BIO_read(from, bytes, sizeof bytes);
+    assert_int_equal(send(p.client.fd, bytes, (size_t)n, 0), n);
+    assert_true(RUN_UNTIL(p.io, recv(p.client.fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_PEEK) > 0));
+    got = recv(p.client.fd, bytes, sizeof bytes, 0);
+    BIO_write(in, bytes, (int)got);
+    SSL_do_handshake(peer.ssl);
+    n = BIO_read(from, bytes, sizeof bytes);
+
+    secrets.server = true; /* to open what the client has sealed */
+    secrets.cipher_nid = SSL_CIPHER_get_cipher_nid(SSL_get_current_cipher(peer.ssl));
+    secrets.hash = SSL_CIPHER_get_handshake_digest(SSL_get_current_cipher(peer.ssl));
+    secrets.master_bytes =
+        SSL_SESSION_get_master_key(SSL_get_session(peer.ssl), secrets.master, sizeof secrets.master);
+    SSL_get_client_random(peer.ssl, secrets.client_random, TLS_RANDOM_BYTES);
+    SSL_get_server_random(peer.ssl, secrets.server_random, TLS_RANDOM_BYTES);
+    assert_int_equal(tls_records_init(&opener, &secrets), 0);
+    secrets.server = false;
+    assert_int_equal(tls_records_init(&sealer, &secrets), 0);
+    while (record[0] != TLS_RECORD_CCS)
+        record += tls_record_bytes(record, 5);
+    record += tls_record_bytes(record, 5);
+    out_n = (int)(record - bytes);
+    memcpy(out, bytes, (size_t)out_n);
+    assert_int_equal(tls_record_bytes(record, 5), n - out_n);
+    assert_int_equal(tls_records_open(&opener, record, (size_t)(n - out_n), NULL, &finished), 0);
+    assert_int_equal(finished.n, 16);
+    for (unsigned i = 0; i < 2; i++) {
+        part = (struct iovec){finished.p + 8 * i, 8};
+        out_n += tls_records_seal(&sealer, TLS_RECORD_MESSAGE, &part, 8, out + out_n);
+    }
+    part = (struct iovec){(char[]){0, 1, 2, 3}, 4};
+    assert_int_equal(send(p.client.fd, out, (size_t)out_n, 0), out_n);
+    assert_true(RUN_UNTIL(p.io, stream_handshake(&p.server.stream) != -EAGAIN));
+    assert_int_equal(stream_handshake(&p.server.stream), 0);
+    out_n = tls_records_seal(&sealer, TLS_RECORD_DATA, &part, 4, out);
+    assert_int_equal(send(p.client.fd, out, (size_t)out_n, 0), out_n);
+    stream_arm(p.io, &p.server.stream);
+    assert_true(
+        RUN_UNTIL(p.io, stream_peek(p.io, &p.server.stream).n > 0 || stream_end(&p.server.stream) != 0));
+    assert_int_equal(stream_end(&p.server.stream), 0);
+    assert_true(str_eq(stream_peek(p.io, &p.server.stream), str_of(part.iov_base, 4)));
+    tls_records_wipe(&opener);
+    tls_records_wipe(&sealer);
+    peer_close(&peer);
+    close(p.client.fd);
+    pair_close(&p);
+    tls_server_unref(&s);
+}
+
 /* --- tickets --- */
 
 static SSL_SESSION *kept;
@@ -381,6 +453,18 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
     SSL_SESSION_free(kept);
     kept = session;
     return 1;
+}
+
+static const char *identity; /* what peers of connect_with show; NULL: nothing */
+
+static void show_identity(SSL *ssl)
+{
+    char path[160];
+
+    snprintf(path, sizeof path, "%s.pem", tls_path(identity));
+    assert_int_equal(SSL_use_certificate_file(ssl, path, SSL_FILETYPE_PEM), 1);
+    snprintf(path, sizeof path, "%s.key", tls_path(identity));
+    assert_int_equal(SSL_use_PrivateKey_file(ssl, path, SSL_FILETYPE_PEM), 1);
 }
 
 /* True: it was resumed. */
@@ -395,6 +479,8 @@ static bool connect_with(struct tls_server *s, int version, SSL_SESSION *session
     peer_open(&peer, version, p.client.fd);
     SSL_CTX_set_session_cache_mode(peer.ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(peer.ctx, keep_session);
+    if (identity != NULL)
+        show_identity(peer.ssl);
     if (session != NULL) { /* a copy: OpenSSL uses one once */
         SSL_SESSION *copy = SSL_SESSION_dup(session);
 
@@ -479,6 +565,55 @@ static void test_tickets(void **state)
     tls_tickets_destroy(&tickets);
 }
 
+/* The system's clock is set back: keys are rotated all the same. */
+static void test_ticket_keys_when_the_clock_is_set_back(void **state)
+{
+    struct tls_tickets *tickets = tls_tickets_create();
+    struct tls_server *s = make_server("ec", NULL, false);
+    SSL_SESSION *first;
+
+    (void)state;
+    kept = NULL;
+    tls_server_set_tickets(s, tickets);
+    tls_tickets_tick(tickets, 1000000);
+    assert_false(connect_with(s, TLS1_3_VERSION, NULL));
+    first = kept;
+    kept = NULL;
+    tls_tickets_tick(tickets, 500000);
+    tls_tickets_tick(tickets, 500000 + TLS_TICKET_ROTATE_S);
+    assert_true(connect_with(s, TLS1_3_VERSION, first));
+    assert_false(by_same_key(kept, first));
+    SSL_SESSION_free(first);
+    SSL_SESSION_free(kept);
+    kept = NULL;
+    tls_server_unref(&s);
+    tls_tickets_destroy(&tickets);
+}
+
+/* A resumed session skips the certificate, and its tickets are renewed for ever: who was let in once would stay so when
+ * the certificate has expired. */
+static void test_no_tickets_where_clients_are_verified(void **state)
+{
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    struct tls_tickets *tickets = tls_tickets_create();
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct tls_server *guarded = make_server("ec", ca.path, false);
+
+        tls_server_set_tickets(guarded, tickets);
+        kept = NULL;
+        identity = "ec";
+        assert_false(connect_with(guarded, versions[i], NULL));
+        assert_true(kept == NULL || !SSL_SESSION_has_ticket(kept));
+        identity = NULL;
+        SSL_SESSION_free(kept);
+        kept = NULL;
+        tls_server_unref(&guarded);
+    }
+    tls_tickets_destroy(&tickets);
+}
+
 /* --- names --- */
 
 /* Common name of the certificate that is served. */
@@ -547,7 +682,10 @@ int main(void)
         cmocka_unit_test(test_no_renegotiation),
         cmocka_unit_test(test_changed_ciphertext),
         cmocka_unit_test(test_padded_and_empty_records),
+        cmocka_unit_test(test_tls12_finished_in_two_records),
         cmocka_unit_test(test_tickets),
+        cmocka_unit_test(test_ticket_keys_when_the_clock_is_set_back),
+        cmocka_unit_test(test_no_tickets_where_clients_are_verified),
         cmocka_unit_test(test_names),
     };
     int failures;

@@ -1,6 +1,8 @@
 /* TLS streams on real sockets: a server's and a client's in one loop. */
 #include "tls_pair.h"
 
+#include <netinet/tcp.h>
+
 /* --- tests --- */
 
 static void test_all_sizes_both_ways(void **state)
@@ -158,6 +160,61 @@ static void test_cancelled_send(void **state)
     tls_client_unref(&c);
 }
 
+/* Several sends arrive in one segment. */
+static void cork(int fd, int on)
+{
+    assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on), 0);
+}
+
+/* What came together with the bytes that were asked for, and after them: who arms is told. An upstream connection would
+ * else rest with the next answer's head in it. */
+static void test_more_than_was_asked_for(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    static const size_t sizes[] = {100, 50};
+
+    (void)state;
+    for (unsigned closes = 0; closes < 2; closes++) {
+        char into[100];
+        struct pair p;
+        int result = 0;
+
+        pair_open(&p, NULL);
+        start(&p, s, c, "a.example");
+        shake(&p);
+        stream_recv_into(p.io, &p.client.stream, &p.client.op, &p.client.actor.flow, into, sizeof into);
+        run_for(p.io, 2 * NS_PER_MS);
+        assert_true(p.client.op.in_flight);
+        cork(p.server.fd, 1);
+        for (unsigned i = 0; i < (closes ? 1 : 2); i++) {
+            char *bytes = pattern_bytes(sizes[i]);
+
+            begin_send(&p.server, bytes, &sizes[i], 1);
+            assert_true(RUN_UNTIL(p.io, p.server.sent));
+            free(bytes);
+        }
+        if (closes) {
+            stream_end_sending(p.io, &p.server.stream);
+            run_for(p.io, 2 * NS_PER_MS);
+        }
+        cork(p.server.fd, 0);
+        assert_true(RUN_UNTIL(p.io, p.client.op.done));
+        assert_true(io_op_take(&p.client.op, &result));
+        assert_int_equal(result, 100);
+        p.client.reads = true; /* as an idle upstream connection does */
+        io_wake(p.io, &p.client.actor.flow);
+        run_for(p.io, 10 * NS_PER_MS);
+        if (closes)
+            assert_int_equal(p.client.end, -ENODATA);
+        else
+            assert_int_equal(p.client.got, 50);
+        pair_close(&p);
+    }
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
 static void test_cancelled_receive(void **state)
 {
     struct tls_server *s = make_server("ec", NULL, false);
@@ -268,6 +325,34 @@ static void test_address_and_both_certificates(void **state)
     tls_client_unref(&without);
 }
 
+/* The log says so: an operator would look for a fault of TLS else. */
+static void test_peer_that_goes_during_the_handshake(void **state)
+{
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+
+    (void)state;
+    for (unsigned server = 0; server < 2; server++) {
+        struct pair p;
+        struct end *stays = NULL;
+
+        pair_open(&p, NULL);
+        stays = server ? &p.server : &p.client;
+        if (server)
+            assert_int_equal(stream_tls_accept(p.io, &p.server.stream, p.local, s), 0);
+        else
+            assert_int_equal(stream_tls_connect(p.io, &p.client.stream, p.local, c, STR("a.example")), 0);
+        run_for(p.io, 5 * NS_PER_MS);
+        assert_int_equal(shutdown(server ? p.client.fd : p.server.fd, SHUT_WR), 0);
+        assert_true(RUN_UNTIL(p.io, stream_handshake(&stays->stream) != -EAGAIN));
+        assert_int_equal(stream_handshake(&stays->stream), -ENODATA);
+        assert_non_null(strstr(stream_tls_why(&stays->stream), "went during the handshake"));
+        pair_close(&p);
+    }
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
 /* --- the gate --- */
 
 static void test_time_limits(void **state)
@@ -334,6 +419,46 @@ static void test_places(void **state)
     tls_client_unref(&c);
 }
 
+/* As before, but each stalled one sends a byte now and then: that is no progress of its handshake, and keeps no place. */
+static void test_places_are_not_kept_by_crumbs(void **state)
+{
+    const struct tls_local_options options = {.handshakes_max = 3, .hello_ms = 10000, .handshake_ms = 20000};
+    static const char hello[] = "\x16\x03\x01\x02\x00\x01";
+    struct tls_server *s = make_server("ec", NULL, false);
+    struct tls_client *c = make_client(ca.path, NULL);
+    struct end stalled[3];
+    int theirs[3];
+    struct pair p;
+
+    (void)state;
+    pair_open(&p, &options);
+    for (unsigned i = 0; i < 3; i++) {
+        memset(&stalled[i], 0, sizeof stalled[i]);
+        stalled[i].io = p.io;
+        tcp_pair(&stalled[i].fd, &theirs[i]);
+        actor_init(&stalled[i].actor, end_run);
+        stream_init(&stalled[i].stream, stalled[i].fd, &stalled[i].actor.flow, true);
+        assert_int_equal(stream_tls_accept(p.io, &stalled[i].stream, p.local, s), 0);
+        assert_int_equal(send(theirs[i], hello, 6, 0), 6);
+    }
+    assert_true(RUN_UNTIL(p.io, stat_get(&p.stats.handshaking) == 3));
+    start(&p, s, c, "a.example");
+    for (unsigned turn = 0; turn < 30; turn++) { /* for three seconds */
+        for (unsigned i = 0; i < 3; i++)
+            (void)send(theirs[i], "\x00", 1, MSG_NOSIGNAL);
+        run_for(p.io, 100 * NS_PER_MS);
+    }
+    assert_int_equal(stream_handshake(&p.server.stream), 0);
+    assert_int_equal(stream_handshake(&p.client.stream), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        end_close(&stalled[i]);
+        close(theirs[i]);
+    }
+    pair_close(&p);
+    tls_server_unref(&s);
+    tls_client_unref(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,12 +467,15 @@ int main(void)
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_stop_in_any_state),
         cmocka_unit_test(test_cancelled_send),
+        cmocka_unit_test(test_more_than_was_asked_for),
         cmocka_unit_test(test_cancelled_receive),
         cmocka_unit_test(test_idle_owns_nothing),
         cmocka_unit_test(test_failed_verification),
         cmocka_unit_test(test_address_and_both_certificates),
+        cmocka_unit_test(test_peer_that_goes_during_the_handshake),
         cmocka_unit_test(test_time_limits),
         cmocka_unit_test(test_places),
+        cmocka_unit_test(test_places_are_not_kept_by_crumbs),
     };
     int failures;
 

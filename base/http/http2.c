@@ -687,6 +687,11 @@ bool http2_was_wronged(const struct http2 *h)
     return h->wronged;
 }
 
+enum http2_attack http2_attack_of(const struct http2 *h)
+{
+    return (enum http2_attack)h->attack;
+}
+
 bool http2_is_in_head(const struct http2 *h)
 {
     return http2_guard_in_block(&h->guard);

@@ -95,6 +95,9 @@ bool http2_is_over(const struct http2 *h);
 /* An error of the client's, or an attack, is what ends it. */
 bool http2_was_wronged(const struct http2 *h);
 
+/* By what it was abused, which is why it ends; HTTP2_ATTACK_NONE: it was not. */
+enum http2_attack http2_attack_of(const struct http2 *h);
+
 /* A header block has begun and not ended. */
 bool http2_is_in_head(const struct http2 *h);
 

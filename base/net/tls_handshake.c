@@ -326,7 +326,9 @@ static void failed(struct tls_stream *t)
         tls_handshake_fail(t, end);
         return;
     }
-    if (verified != X509_V_OK)
+    if (verified == X509_V_ERR_HOSTNAME_MISMATCH || verified == X509_V_ERR_IP_ADDRESS_MISMATCH)
+        tls_stream_because(t, "the certificate is for another name than %s", t->handshake->name);
+    else if (verified != X509_V_OK)
         tls_stream_because(t, "the certificate cannot be trusted: %s",
                            X509_verify_cert_error_string(verified));
     else

@@ -170,7 +170,10 @@ static bool take_alert(struct tls_stream *t, const uint8_t *p, size_t n)
     }
     if (p[1] == TLS_ALERT_USER_CANCELED || (p[0] == 1 && !t->records.tls13))
         return true;
-    tls_stream_because(t, "the peer ended it by alert %u (%s)", p[1], SSL_alert_desc_string_long(p[1]));
+    tls_stream_because(t, "the peer ended it by alert %u (%s)", p[1],
+                       p[1] == SSL_AD_CERTIFICATE_REQUIRED
+                           ? "certificate required" /* OpenSSL 3.0 does not know */
+                           : SSL_alert_desc_string_long(p[1]));
     tls_stream_break(t, -ECONNRESET, 0);
     return false;
 }

@@ -213,10 +213,8 @@ static void reload(struct control *c)
     if (error == 0) {
         c->reloads++;
         c->reload_last_unix_s = clock_unix_s();
-        log_info("configuration reloaded");
     } else {
         c->reloads_failed++;
-        log_error("configuration not reloaded (%s); the old one stays in use", strerror(-error));
     }
     /* READY ends a reload for systemd, so one that has not begun serving is not told yet. */
     if (c->state == CONTROL_READY)

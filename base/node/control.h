@@ -21,7 +21,7 @@ enum control_state { CONTROL_STARTING, CONTROL_READY, CONTROL_DRAINING };
 struct control_hooks {
     bool (*ready)(void *context);             /* asked until true: listening, and the stores are loaded */
     bool (*alive)(void *context);             /* before the watchdog is told; false: let systemd act */
-    int (*reload)(void *context);             /* 0, or -errno after logging why */
+    int (*reload)(void *context);             /* 0 or -errno; logs either, and why */
     void (*drain)(void *context, bool hurry); /* first: stop accepting, end when idle; hurry: end now */
     bool (*drained)(void *context);           /* asked until true, then control_run returns */
     void (*tick)(void *context, uint64_t now_ns);

@@ -141,7 +141,7 @@ void fill_abort(struct fill *f)
     io_wake(io_of(f), &f->flow);
 }
 
-static enum flow_result lost(struct fill *f, int error, unsigned status, const char *reason)
+static enum flow_result lost_because(struct fill *f, const char *why, unsigned status, const char *reason)
 {
     static struct log_limiter limiter;
     struct proxy_stats *stats = &f->worker->stats;
@@ -159,9 +159,14 @@ static enum flow_result lost(struct fill *f, int error, unsigned status, const c
         stat_inc(&stats->upstream_resets);
     upstream_failed(f->upstream);
     log_limited(&limiter, LOG_LEVEL_WARN, "upstream " STR_FMT ": %s%s%s for " STR_FMT,
-                STR_ARG(f->upstream->conf->url), reason, error < 0 ? ": " : "",
-                error < 0 ? strerror(-error) : "", STR_ARG(f->path));
+                STR_ARG(f->upstream->conf->url), reason, why != NULL ? ": " : "", why != NULL ? why : "",
+                STR_ARG(f->path));
     return fill_drop(f, flight_state(f->flight) == FLIGHT_ASKED, status, reason);
+}
+
+static enum flow_result lost(struct fill *f, int error, unsigned status, const char *reason)
+{
+    return lost_because(f, error < 0 ? strerror(-error) : NULL, status, reason);
 }
 
 /* What is left to be sent will not come: whatever the upstream made of it would be wrong. */
@@ -289,7 +294,6 @@ static enum flow_result step_handshake(struct flow *flow)
 {
     struct fill *f = fill_of(flow);
     int result = stream_handshake(&f->conn->stream);
-    static struct log_limiter limiter;
 
     if (f->body_gone)
         return body_is_gone(f);
@@ -305,9 +309,7 @@ static enum flow_result step_handshake(struct flow *flow)
     if (result == -EAGAIN)
         return FLOW_WAIT;
     stat_inc(&f->worker->stats.upstream_connect_errors);
-    log_limited(&limiter, LOG_LEVEL_WARN, "upstream " STR_FMT ": no TLS with it: %s",
-                STR_ARG(f->upstream->conf->url), stream_tls_why(&f->conn->stream));
-    return lost(f, result, 502, "the TLS handshake failed");
+    return lost_because(f, stream_tls_why(&f->conn->stream), 502, "the TLS handshake failed");
 }
 
 /* --- asking --- */
@@ -549,8 +551,13 @@ static enum flow_result step_head(struct flow *flow)
     if (n < 0 || (n > 0 && f->response.status == 101))
         return lost(f, 0, 502, n < 0 ? http1_error_reason(n) : "an upgrade that was not asked for");
     if (n == 0) {
-        if (stream_end(stream) != 0)
-            return lost(f, stream_end(stream), 502, "the connection ended before the answer's head");
+        int end = stream_end(stream);
+
+        if (end != 0 && stream_is_tls(stream)) /* TLS 1.3 refuses our certificate only here */
+            return lost_because(f, stream_tls_why(stream), 502,
+                                "the connection ended before the answer's head");
+        if (end != 0)
+            return lost(f, end == -ENODATA ? 0 : end, 502, "the connection ended before the answer's head");
         stream_arm(io_of(f), stream);
         return FLOW_WAIT;
     }

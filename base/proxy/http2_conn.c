@@ -685,6 +685,19 @@ int http2_conn_start(struct conn *c, struct str before)
     return 0;
 }
 
+static void log_attack(const struct http2_conn *h)
+{
+    static struct log_limiter limiter;
+    enum http2_attack attack = http2_attack_of(h->session);
+    char peer[ADDRESS_TEXT_MAX];
+
+    if (attack == HTTP2_ATTACK_NONE)
+        return;
+    (void)address_format(&h->conn->peer, peer);
+    log_limited(&limiter, LOG_LEVEL_WARN, "an HTTP/2 connection of %s was closed as abuse: %s", peer,
+                http2_attack_name(attack));
+}
+
 /* Frees it, once nothing is in flight any more. */
 static enum http2_conn_result leave(struct http2_conn *h)
 {
@@ -699,6 +712,7 @@ static enum http2_conn_result leave(struct http2_conn *h)
     io_timer_cancel(io_of(h), &h->leave);
     io_timer_cancel(io_of(h), &h->look);
     io_timer_cancel(io_of(h), &c->timer);
+    log_attack(h);
     http2_destroy(&h->session);
     stat_dec(&c->worker->stats.http2_connections_open);
     c->cut = h->broken;

@@ -201,8 +201,10 @@ static int reload(void *context)
     warn_of_what_stays(life->proxy.site->conf, conf);
     share_tickets(&life->proxy, conf);
     site = site_create(&conf);
-    if (site == NULL)
+    if (site == NULL) {
+        log_error("reload refused, the old configuration stays: no memory for the new one");
         return -ENOMEM;
+    }
     if (life->admin != NULL) {
         admin_options_of(life, site->conf, &address, &options);
         (void)admin_reconfigure(life->admin, &options);
@@ -572,6 +574,13 @@ static int live(struct life *life)
         return 1;
     log_info("%s: %u workers, %llu MiB of memory cache", life->program->options.name, proxy->workers_n,
              (unsigned long long)(conf->memory_bytes >> 20));
+    for (unsigned i = 0; i < proxy->site->conf->listen_n; i++) {
+        const struct proxy_listen *listen = &proxy->site->conf->listen[i];
+
+        log_info("listening on " STR_FMT "%s%s%s", STR_ARG(listen->address.text),
+                 listen->tls != NULL ? ", TLS" : "", listen->http2 ? ", HTTP/2" : "",
+                 listen->proxy_protocol_n > 0 ? ", PROXY protocol" : "");
+    }
     /* Exit without taking down what a stuck or failed worker may still hold. */
     if (control_run(life->control) != 0 || atomic_load(&life->failed_n) > 0)
         return 1;

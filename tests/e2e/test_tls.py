@@ -1,5 +1,9 @@
 """TLS towards listeners and towards upstreams, as openssl s_client, curl and nginx see it."""
 
+import contextlib
+import ssl
+import threading
+
 import pytest
 
 from harness import *
@@ -614,6 +618,37 @@ def test_upstream_of_another_name(start, authority, files):
     nginx = nginx_with(start, files, authority.issue("other.test"))
     for host in ("localhost", "127.0.0.1"):
         refuses(start.edge(upstream(nginx, host, ca=str(authority.certificate)), workers=1), "hostname", "name", "mismatch")
+
+
+def test_upstream_refusals_are_one_line_that_says_what_to_do(start, authority, files):
+    """Who was expected to be there; and of TLS 1.3 what comes only after our handshake: that we have to say who we are."""
+    nginx = nginx_with(start, files, authority.issue("other.test"))
+    edge = start.edge(upstream(nginx, "localhost", ca=str(authority.certificate)), workers=1)
+    refuses(edge, "the TLS handshake failed: the certificate is for another name than localhost for /pass/x-small")
+    assert edge.log().count("another name") == 1 and "Protocol error" not in edge.log()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("localhost", "127.0.0.1"))
+    context.load_verify_locations(authority.certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(10)
+
+    def refuse():
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as raw, contextlib.suppress(ssl.SSLError):
+                    context.wrap_socket(raw, server_side=True)
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    edge = start.edge([{"url": f"https://127.0.0.1:{listener.getsockname()[1]}", "tls": {"ca": str(authority.certificate)}}], workers=1)
+    edge.allow(".")
+    assert edge.ask("/pass/x-small").status == 502
+    until(lambda: "alert 116 (certificate required)" in edge.log(), edge.log())
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
 
 
 def test_upstream_that_has_expired(start, authority, files):

@@ -24,7 +24,7 @@
 
 /* That we have no place is not the client's fault, which may ask for all of them again at once; one that goes on and on
  * is a flood all the same. */
-#define REFUSALS_A_RESET 4u
+#define REFUSALS_A_RESET 16u
 
 struct http2 {
     uint32_t magic;

@@ -325,7 +325,7 @@ static void test_made_resets(void **state)
     assert_goaway(p, HTTP2_ENHANCE_YOUR_CALM);
 }
 
-/* For want of a place, which is ours: a quarter of that. */
+/* For want of a place, which is ours: a sixteenth of that. */
 static void test_refusals(void **state)
 {
     struct peers *p = begun();
@@ -338,7 +338,7 @@ static void test_refusals(void **state)
         down(p, 65536);
         id += 2;
     }
-    assert_int_equal((id - 1) / 2, 4 * HTTP2_RESETS_BURST + 1);
+    assert_int_equal((id - 1) / 2, 16 * HTTP2_RESETS_BURST + 1);
     assert_goaway(p, HTTP2_ENHANCE_YOUR_CALM);
 }
 

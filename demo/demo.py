@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Real music through a Segue shield and edge on this machine, until Ctrl-C. `make demo` runs it.
 
-    player --- edge (signed URLs, cache) --- shield (cache) --- folders: build/demo/media, and the page
+    player ---HTTP(S)--- edge (signed URLs, cache) ---HTTPS--- shield (cache) --- folders: build/demo/media, the page
 
 Everything listens on free loopback ports and lives in a folder of its own, so demos can run side by side. What a
 run writes (keys, configuration, logs) is gone after it; the encoded music stays in build/demo.
@@ -10,6 +10,7 @@ import argparse
 import base64
 import contextlib
 import ctypes
+import hashlib
 import http.client
 import json
 import os
@@ -20,12 +21,14 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.parse
+import urllib.request
 
 import figures
 import media
@@ -122,13 +125,16 @@ class Children:
                 process.wait()
 
 
-def wait_healthy(name, port, children):
+def wait_healthy(name, port, authority, children):
     deadline = time.monotonic() + START_SECONDS
     problem = ""
+    trusting = ssl.create_default_context(cafile=authority)
+    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}),
+                                          urllib.request.HTTPSHandler(context=trusting))
     while time.monotonic() < deadline:
         children.check()
         try:
-            with figures.LOOPBACK.open(f"http://127.0.0.1:{port}/.segue/health", timeout=1):
+            with browser.open(f"https://127.0.0.1:{port}/.segue/health", timeout=1):
                 return
         except OSError as error:  # URLError and HTTPError are of its kind.
             problem = str(error)
@@ -147,6 +153,30 @@ def file_url(folder):
     return "file://" + urllib.parse.quote(str(folder))
 
 
+def openssl(*words):
+    try:
+        return subprocess.run(["openssl", *[str(word) for word in words]], stdin=subprocess.DEVNULL, check=True,
+                              capture_output=True).stdout
+    except FileNotFoundError as error:
+        raise Failure("openssl is not there (apt-get install openssl)") from error
+    except subprocess.CalledProcessError as error:
+        raise Failure(f"openssl {words[0]} failed: {error.stderr.decode(errors='replace').strip()}") from error
+
+
+def write_certificates(run):
+    """An authority of this run, and a certificate of it by which both edge and shield are known on loopback. Returns
+    the hash of the certificate's public key, by which a browser can be told to take it."""
+    new = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2")
+    openssl(*new, "-subj", "/CN=Segue demo", "-keyout", run / "ca.key", "-out", run / "ca.pem",
+            "-addext", "keyUsage=critical,keyCertSign")
+    openssl(*new, "-subj", "/CN=localhost", "-keyout", run / "tls.key", "-out", run / "tls.pem",
+            "-CA", run / "ca.pem", "-CAkey", run / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE",
+            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "extendedKeyUsage=serverAuth")
+    (run / "ca.key").unlink()  # It signs nothing else.
+    public = openssl("pkey", "-in", run / "tls.key", "-pubout", "-outform", "DER")
+    return base64.b64encode(hashlib.sha256(public).digest()).decode()
+
+
 def write_configuration(run, media_folder, modules, ports):
     write_private(run / "keys.yaml",
                   "default_kid: k1\nkeys:\n"
@@ -158,16 +188,17 @@ def write_configuration(run, media_folder, modules, ports):
              '  - {match: "/api/**", ttl: 5m, signed: false}\n'
              '  - {match: "/demo/**", ttl: 1m, signed: false}\n')
     (run / "shield.yaml").write_text(
-        f'listen:\n  - {{address: "127.0.0.1:{ports["shield"]}"}}\n'
+        f'listen:\n  - {{address: "127.0.0.1:{ports["shield"]}", tls: {{certificate: tls.pem, key: tls.key}}}}\n'
         f'admin: {{socket: {yaml(run / "shield.sock")}}}\n'
         'memory: {size: 256MiB}\n'
         f'origins:\n  - {{match: "/demo/**", url: {yaml(file_url(run / "www"))}}}\n'
         f'  - {{match: "/**", url: {yaml(file_url(media_folder))}}}\n' + rules)
     (run / "edge.yaml").write_text(
         f'listen:\n  - {{address: "127.0.0.1:{ports["edge"]}"}}\n'
+        f'  - {{address: "127.0.0.1:{ports["https"]}", tls: {{certificate: tls.pem, key: tls.key}}}}\n'
         f'admin: {{socket: {yaml(run / "edge.sock")}, address: "127.0.0.1:{ports["admin"]}"}}\n'
         'memory: {size: 256MiB}\n'
-        f'upstreams:\n  - {{url: "http://127.0.0.1:{ports["shield"]}"}}\n'
+        f'upstreams:\n  - {{url: "https://127.0.0.1:{ports["shield"]}", tls: {{ca: ca.pem}}}}\n'
         'signing: {required: true, keys: keys.yaml, clock_skew: 5s, lifetime_max: 1d, pfx_depth_min: 2}\n'
         f'geo: {{database: {yaml(modules / COUNTRIES)}}}\n'
         'rights: rights\n'
@@ -278,12 +309,14 @@ def quoted(path):
     return f"'{path}'" if re.search(r"[^\w./-]", str(path)) else str(path)
 
 
-def show(base, catalogue, sign, seguectl, run):
+def show(base, secure, catalogue, sign, seguectl, run):
     keys = run / "keys.yaml"
     track = catalogue["tracks"][0]["id"]
     segment = f"/tracks/{track}/160/3.ogg" if catalogue["tracks"][0]["qualities"][1]["segments"] > 3 else \
         f"/tracks/{track}/160/0.ogg"
-    one = base + sign(segment, "u42")
+    signed = sign(segment, "u42")
+    one = base + signed
+    authority = run / "ca.pem"
     nordic = base + sign(segment, "u42", "--geo", "SE,NO")
     hls = base + sign.folder(track, "u42") + "master.m3u8"
     say(f"""
@@ -294,6 +327,9 @@ def show(base, catalogue, sign, seguectl, run):
   One signed segment, good for {TOKEN_LIFETIME}; ask twice and see Cache-Status turn into a hit:
       curl -sS -D - -o /dev/null '{one}'
       ffplay -autoexit -nodisp '{one}'
+
+  The same over TLS and HTTP/2; the certificate is of this run's own authority:
+      curl --cacert {quoted(authority)} -sS -D - -o /dev/null '{secure}{signed}'
 
   A whole track as HLS, with one token in the path:
       ffplay -autoexit -nodisp '{hls}'
@@ -353,8 +389,9 @@ def show_figures(admin, children, seconds):
         time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
 
 
-def headless_check(page, modules, screenshot):
-    command = ["node", str(HERE / "headless.mjs"), page, str(modules)] + ([str(screenshot)] if screenshot else [])
+def headless_check(page, modules, public_key, screenshot):
+    command = ["node", str(HERE / "headless.mjs"), page, str(modules), public_key]
+    command += [str(screenshot)] if screenshot else []
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as node:
         try:
             return node.wait(180)
@@ -377,25 +414,26 @@ def run_demo(options, run, children):
         say("Cutting real music into segments (once; about a minute or two) ...")
     catalogue = media.ensure(folder, options.media_seconds)
 
-    ports = dict(zip(("edge", "shield", "admin"), free_ports(3)))
-    base = f"http://127.0.0.1:{ports['edge']}"
+    ports = dict(zip(("edge", "https", "shield", "admin"), free_ports(4)))
+    base, secure = f"http://127.0.0.1:{ports['edge']}", f"https://127.0.0.1:{ports['https']}"
+    public_key = write_certificates(run)
     write_configuration(run, folder, modules, ports)
     sign = Signer(programs["seguectl"], run / "keys.yaml")
     write_page(run, modules, catalogue, sign)
-    for name in ("shield", "edge"):
+    for name, port in (("shield", ports["shield"]), ("edge", ports["https"])):
         children.start(f"segue-{name}", programs[f"segue-{name}"], "-c", run / f"{name}.yaml")
-        wait_healthy(f"segue-{name}", ports[name], children)
+        wait_healthy(f"segue-{name}", port, run / "ca.pem", children)
 
     listeners = []
     for number in range(options.listeners):
         tokens = {track["id"]: sign.folder(track["id"], f"listener-{number}") for track in catalogue["tracks"]}
         listeners.append(Listener(number, ports["edge"], catalogue["tracks"], tokens, options.speed))
-    page = f"{base}/demo/index.html"
     if options.headless_check:
-        code = headless_check(page, modules, options.screenshot)
+        code = headless_check(f"{secure}/demo/index.html", modules, public_key, options.screenshot)
         children.check()
         return code
-    show(base, catalogue, sign, programs["seguectl"], run)
+    page = f"{base}/demo/index.html"  # Without TLS: a browser of the user's would warn of the certificate.
+    show(base, secure, catalogue, sign, programs["seguectl"], run)
     if not options.no_browser:
         open_browser(page)
     for listener in listeners:

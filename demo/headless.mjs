@@ -1,14 +1,15 @@
 // Plays the demo's page in headless Chromium and checks what a listener would notice. Run by demo.py --headless-check.
 //
-//   node headless.mjs PAGE_URL NODE_MODULES [SCREENSHOT.png]
+//   node headless.mjs PAGE_URL NODE_MODULES PUBLIC_KEY [SCREENSHOT.png]
 //
+// PAGE_URL is https://. Of certificates that nobody vouches for, one with this public key (SHA-256 of its SPKI, base64) is taken.
 // Prints one JSON object; exits 0 if all of it holds, 1 if not.
 import {createRequire} from 'node:module';
 import {existsSync, mkdtempSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 
-const [pageUrl, modules, screenshot] = process.argv.slice(2);
+const [pageUrl, modules, publicKey, screenshot] = process.argv.slice(2);
 const {chromium} = createRequire(path.join(path.resolve(modules), 'x.js'))('playwright-core');
 
 const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
@@ -31,6 +32,7 @@ const context = await chromium.launchPersistentContext(profile, {
   args: [
     // Chromium has no sandbox for root.
     ...(process.getuid() === 0 ? ['--no-sandbox'] : []),
+    `--ignore-certificate-errors-spki-list=${publicKey}`,
     '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', '--mute-audio', '--autoplay-policy=no-user-gesture-required',
   ],
@@ -96,6 +98,11 @@ try {
     const reason = status === 403 ? text.includes('Segue-Reason: signature') : text.includes('audio/ogg');
     check(`token ${kind}: ${status}`, text.startsWith(String(status)) && reason, text);
   }
+
+  const spoken = await page.evaluate(() => ['navigation', 'resource'].flatMap((type) =>
+    performance.getEntriesByType(type).map((one) => one.nextHopProtocol)));
+  check('all of it came over HTTP/2', spoken.length > 10 && spoken.every((protocol) => protocol === 'h2'),
+        [...new Set(spoken)]);
 
   const {problem} = await state();
   check('nothing was reported', problem === '' && complaints.length === 0, [problem, ...complaints].filter(Boolean));

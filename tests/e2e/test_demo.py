@@ -93,14 +93,14 @@ def test_the_page_plays_in_a_browser(tmp_path):
     assert found, done.stdout + done.stderr
     report = json.loads(found.group(0))
     assert [check for check in report["checks"] if not check["good"]] == []
-    assert len(report["checks"]) >= 15  # It went through to the end.
+    assert len(report["checks"]) >= 16  # It went through to the end.
     assert done.returncode == 0
     assert shot.stat().st_size > 10000
 
 
 def test_what_it_prints_works_as_printed(demo, tmp_path):
     run = demo("--listeners", "0")
-    signed, unsigned, norway, america = run.lines("curl")
+    signed, secure, unsigned, norway, america = run.lines("curl")
     first, second = paste(signed, tmp_path), paste(signed, tmp_path)
     for answer in (first, second):
         assert answer.returncode == 0 and re.match(r"HTTP/1\.1 200 ", answer.stdout), answer.stdout + answer.stderr
@@ -108,6 +108,11 @@ def test_what_it_prints_works_as_printed(demo, tmp_path):
     status = [", ".join(re.findall(r"^cache-status: (.*?)\s*$", answer.stdout, re.IGNORECASE | re.MULTILINE))
               for answer in (first, second)] # one member a cache, the shield's first (RFC 9211, 2)
     assert "segue-edge; hit" not in status[0] and "segue-edge; hit" in status[1]
+    answer = paste(secure, tmp_path)
+    assert re.match(r"HTTP/2 200 ", answer.stdout), answer.stdout + answer.stderr
+    assert re.search(r"^cache-status: .*segue-edge; hit", answer.stdout, re.MULTILINE), answer.stdout
+    untrusted = paste(secure.replace("--cacert ", "--capath "), tmp_path)
+    assert untrusted.returncode == 60 and untrusted.stdout == ""
     paste(signed.replace("/dev/null", "segment.ogg"), tmp_path)
     original = re.search(r"/(tracks/\S+?)\?", signed).group(1)
     media = ROOT / "build" / "demo" / "media-60s"

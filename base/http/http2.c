@@ -22,6 +22,10 @@
 /* Frames that wait for a client to read: answers to its PING, and what else it can cause. nghttp2 gives up at 1,000. */
 #define QUEUE_MAX 500u
 
+/* That we have no place is not the client's fault, which may ask for all of them again at once; one that goes on and on
+ * is a flood all the same. */
+#define REFUSALS_A_RESET 16u
+
 struct http2 {
     uint32_t magic;
     bool wronged;
@@ -29,7 +33,8 @@ struct http2 {
     bool attack_answered;
     uint8_t attack;
     unsigned streams_max;
-    unsigned refusals; /* of ours, whose RST_STREAM is on its way */
+    unsigned refusals;  /* of ours, whose RST_STREAM is on its way */
+    unsigned refused_n; /* whose RST_STREAM has been framed */
     nghttp2_session *session;
     const struct http2_events *events;
     void *owner;
@@ -299,10 +304,10 @@ static void sent_reset(struct http2 *h, const nghttp2_frame *frame)
 
     stat_inc(&h->stats->resets_sent);
     note_reset(h, frame->hd.stream_id);
-    /* That we have no place is no fault of the client's, which may ask for all of them again at once. */
     if (error == NGHTTP2_REFUSED_STREAM && h->refusals > 0) {
         h->refusals--;
-        return;
+        if (h->refused_n++ % REFUSALS_A_RESET != 0)
+            return;
     }
     /* One that an error of the client's made us send costs it as much as its own. */
     if (error != NGHTTP2_NO_ERROR && error != NGHTTP2_INTERNAL_ERROR)

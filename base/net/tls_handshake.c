@@ -379,7 +379,10 @@ static void listen_for_first(struct tls_stream *t)
     struct tls_handshake *h = t->handshake;
     int result;
 
-    if (!t->server || something_came(t) || io_op_take(&h->poll, &result))
+    if (h->poll.in_flight &&
+        something_came(t)) /* to a receive that a PROXY header had left; one of them is enough */
+        io_cancel(t->io, &h->poll);
+    else if (!t->server || something_came(t) || io_op_take(&h->poll, &result))
         tls_gate_ask(t);
     else if (!t->stream->recv.op.in_flight && !h->poll.in_flight)
         io_poll(t->io, &h->poll, &t->flow, stream_fd(t->stream), POLLIN);

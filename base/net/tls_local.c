@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 /* In one turn: no step begins after so long. A signature by RSA-2048 takes 0.6 to 1 ms, one by ECDSA P-256 30 us. */
-#define TURN_NS    (500 * NS_PER_US)
+#define TURN_NS    (200 * NS_PER_US)
 #define TURN_STEPS 32u
 
 #define STALLED_NS NS_PER_S

@@ -267,9 +267,10 @@ static enum fill_meaning begin_passed(struct fill *f)
                                                                        : FLIGHT_LENGTH_UNKNOWN,
                               .opaque = true};
     struct head_plan plan = {.status = r->status,
-                             .has_length = has_length ||
-                                           (r->framing == HTTP_BODY_NONE && r->status >= 200 &&
-                                            r->status != 204 && r->status != 304 && f->method != HTTP_HEAD),
+                             /* A 204 that says one is nothing that a client may get (RFC 9110, 8.6). */
+                             .has_length = r->status != 204 &&
+                                           (has_length || (r->framing == HTTP_BODY_NONE && r->status != 304 &&
+                                                           f->method != HTTP_HEAD)),
                              .length = r->content_length,
                              .keep_age = true};
 

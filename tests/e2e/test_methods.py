@@ -311,3 +311,13 @@ def test_max_forwards(faulty, scripted, fresh):
     assert len(scripted.requests(path)) == 1
     faulty.ask(path, "POST", [("Max-Forwards", "0")])
     assert scripted.requests(path)[-1].get("Max-Forwards") == "0"  # it means nothing there
+
+
+def test_204_says_no_length(faulty, scripted, fresh):
+    """An origin's mistake that HTTP/2 clients take for an error, and others wait for a body after."""
+    path = f"/pass/{fresh()}"
+    scripted.on(path, reply(status=204, length=5))
+    with faulty.connect() as c:
+        for method in ("GET", "POST"):
+            a = c.request(path, method, [("Content-Length", "0")]).answer("HEAD")
+            assert a.status == 204 and a.get("Content-Length") is None, a

@@ -316,13 +316,29 @@ static void test_made_resets(void **state)
     uint32_t id = 1;
 
     (void)state;
+    while (id < 10000 && p->stats.attacks[HTTP2_ATTACK_RESETS] == 0) {
+        FEED_HEADERS(p, id, END_BOTH, {":method", "GET", 0}, {":scheme", "https", 0}); /* no :path */
+        down(p, 65536);
+        id += 2;
+    }
+    assert_int_equal((id - 1) / 2, HTTP2_RESETS_BURST + 1);
+    assert_goaway(p, HTTP2_ENHANCE_YOUR_CALM);
+}
+
+/* For want of a place, which is ours: a sixteenth of that. */
+static void test_refusals(void **state)
+{
+    struct peers *p = begun();
+    uint32_t id = 1;
+
+    (void)state;
     p->refuse_all = true;
     while (id < 10000 && p->stats.attacks[HTTP2_ATTACK_RESETS] == 0) {
         FEED_HEADERS(p, id, END_BOTH, GET_RAW);
         down(p, 65536);
         id += 2;
     }
-    assert_int_equal((id - 1) / 2, HTTP2_RESETS_BURST + 1);
+    assert_int_equal((id - 1) / 2, 16 * HTTP2_RESETS_BURST + 1);
     assert_goaway(p, HTTP2_ENHANCE_YOUR_CALM);
 }
 
@@ -509,10 +525,11 @@ int main(void)
         cmocka_unit_test(test_long_heads),      cmocka_unit_test(test_many_cookies),
         cmocka_unit_test(test_header_bomb),     cmocka_unit_test(test_continuation_flood),
         cmocka_unit_test(test_continuations),   cmocka_unit_test(test_rapid_reset),
-        cmocka_unit_test(test_made_resets),     cmocka_unit_test(test_unread),
-        cmocka_unit_test(test_floods),          cmocka_unit_test(test_gone_streams),
-        cmocka_unit_test(test_late_frames),     cmocka_unit_test(test_trailers),
-        cmocka_unit_test(test_sizes),           cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_made_resets),     cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_unread),          cmocka_unit_test(test_floods),
+        cmocka_unit_test(test_gone_streams),    cmocka_unit_test(test_late_frames),
+        cmocka_unit_test(test_trailers),        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_broken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -307,7 +307,7 @@ static void tls_metrics(struct metrics_writer *w, void *context)
             soonest_unix_s = tls_server_expiry_unix_s(conf->listen[i].tls);
     if (soonest_unix_s == INT64_MAX)
         return;
-    metrics_family(w, "tls_certificate_expiry_seconds", METRIC_GAUGE,
+    metrics_family(w, "tls_certificate_expiry_timestamp_seconds", METRIC_GAUGE,
                    "Unix time at which the first of the listeners' certificates expires.");
     metrics_u64(w, NULL, soonest_unix_s > 0 ? (uint64_t)soonest_unix_s : 0);
 }

@@ -109,6 +109,13 @@ def test_rapid_reset(attacked):
     judged(attacked, "rapid_reset", lambda i: frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, text) + rst(2 * i + 1))
 
 
+def test_the_log_names_who_abused_it_and_how(start, origin):
+    edge = start.edge(origin.port, listen=[{"address": f"127.0.0.1:{free_port()}", "http2": True}], workers=1)
+    text = get()
+    judged(edge, "rapid_reset", lambda i: frame(HEADERS, END_HEADERS | END_STREAM, 2 * i + 1, text) + rst(2 * i + 1))
+    until(lambda: re.search(r"HTTP/2 connection of 127\.0\.0\.1:\d+ was closed as abuse: rapid_reset", edge.log()), edge.log())
+
+
 def test_rapid_reset_of_misses(attacked):
     """Each another object: what the origin is asked is bounded, too."""
     name = random.randrange(1 << 30)

@@ -279,7 +279,7 @@ static uint64_t rough_world(uint64_t seed)
         }
         sim_h2_ask(c, &r);
     }
-    if (!sim_run(w, sim_h2_settled, c, 1000 * NS_PER_S))
+    if (!sim_run(w, sim_h2_settled, c, 10000 * NS_PER_S)) /* 16,385 bytes may go byte by byte, 200 ms each */
         sim_fail(w, "not settled");
     if (sim_h2_gone(c) || sim_h2_broken(c) != NULL)
         sim_fail(w, "gone %d %s", sim_h2_error(c), sim_h2_broken(c));

@@ -405,7 +405,8 @@ static void test_places(void **state)
     assert_int_equal(stream_handshake(&p.server.stream), -EAGAIN);
     assert_null(p.server.stream.tls->handshake->ssl); /* who waits has nothing of OpenSSL, and no buffer */
     assert_int_equal(stream_unread_buffers(&p.server.stream), 0);
-    assert_int_equal(stat_get(&p.stats.handshakes_delayed), 1);
+    /* Those before it may have waited, too, for their turn to compute. */
+    assert_in_range(stat_get(&p.stats.handshakes_delayed), 1, 4);
     shake(&p);
     assert_true(clock_mono_ns() - begun_ns > 500 * NS_PER_MS);
     assert_int_equal(stream_handshake(&stalled[0].stream), -ETIMEDOUT);

@@ -635,10 +635,15 @@ def test_upstream_refusals_are_one_line_that_says_what_to_do(start, authority, f
     listener.settimeout(10)
 
     def refuse():
+        """Reads on after its alert: to close with the request unread would reset the connection, and take the alert's place."""
         with contextlib.suppress(OSError):
             while True:
-                with listener.accept()[0] as raw, contextlib.suppress(ssl.SSLError):
-                    context.wrap_socket(raw, server_side=True)
+                with context.wrap_socket(listener.accept()[0], server_side=True, do_handshake_on_connect=False) as tls:
+                    with contextlib.suppress(ssl.SSLError):
+                        tls.do_handshake()
+                    tls.settimeout(10)
+                    while socket.socket.recv(tls, 65536):
+                        pass
 
     thread = threading.Thread(target=refuse)
     thread.start()

@@ -129,7 +129,7 @@ demo:
 
 # ---- Checks. tests/run.py says how each kind of test is run; SIM_SEEDS and FUZZ_SECONDS bound what has no end.
 
-FUZZ_SECONDS ?= 30
+FUZZ_SECONDS ?= 15
 
 check soak:
 	@packaging/install-deps.sh build check

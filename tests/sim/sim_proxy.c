@@ -281,6 +281,21 @@ struct sim_bed sim_bed_open(const struct sim_options *options, unsigned workers,
     return bed;
 }
 
+struct sim_bed sim_bed_open_exact(uint64_t seed, unsigned workers, const char *yaml)
+{
+    struct sim_options options = sim_options_calm(seed);
+
+    options.net.latency_ns = (struct sim_range){100 * NS_PER_US, 100 * NS_PER_US};
+    options.net.send_buffer_bytes = options.net.receive_buffer_bytes = (struct sim_range){65536, 65536};
+    options.net.segment_bytes = (struct sim_range){1460, 1460};
+    return sim_bed_open(&options, workers, yaml);
+}
+
+uint64_t sim_bed_ms_since(const struct sim_bed *bed, uint64_t began_ns)
+{
+    return (sim_now_ns(bed->w) - began_ns) / NS_PER_MS;
+}
+
 void sim_bed_close(struct sim_bed *bed)
 {
     sim_proxy_close(&bed->p, 300 * NS_PER_S);

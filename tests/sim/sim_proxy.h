@@ -68,6 +68,8 @@ struct sim_bed {
 };
 
 struct sim_bed sim_bed_open(const struct sim_options *options, unsigned workers, const char *yaml);
+/* No chance in it: what happens at a moment happens at that moment. */
+struct sim_bed sim_bed_open_exact(uint64_t seed, unsigned workers, const char *yaml);
 void sim_bed_close(struct sim_bed *bed);
 
 /* A client of the proxy; with options.tls of its TLS listener. */
@@ -83,6 +85,11 @@ void sim_bed_settle_all(struct sim_bed *bed, struct sim_client **clients, size_t
 
 /* Runs for so long. */
 void sim_bed_run_ms(struct sim_bed *bed, uint64_t ms);
+
+uint64_t sim_bed_ms_since(const struct sim_bed *bed, uint64_t began_ns);
+
+/* At the moment, or at most 20 ms later: a tick of the wheel, and the way. */
+#define assert_at_ms(ms, want) assert_in_range(ms, want, (want) + 20)
 
 /* One GET on a connection of its own, until its end; `fields` as sim_client_get. The caller frees the client. */
 struct sim_client *sim_bed_get(struct sim_bed *bed, const char *target, const char *fields);

@@ -24,22 +24,6 @@ static const struct sim_answer small = {.body_bytes = 2000, .version = 1, .etag 
 static const struct sim_tls_options tls13;
 static const struct sim_tls_options *const kinds[] = {NULL, &tls13}; /* a client's */
 
-/* No chance in it: what happens at a moment happens at that moment. */
-static struct sim_bed open_bed(uint64_t seed, unsigned workers, const char *yaml)
-{
-    struct sim_options options = sim_options_calm(seed);
-
-    options.net.latency_ns = (struct sim_range){100 * NS_PER_US, 100 * NS_PER_US};
-    options.net.send_buffer_bytes = options.net.receive_buffer_bytes = (struct sim_range){65536, 65536};
-    options.net.segment_bytes = (struct sim_range){1460, 1460};
-    return sim_bed_open(&options, workers, yaml);
-}
-
-static uint64_t ms_since(const struct sim_bed *bed, uint64_t began_ns)
-{
-    return (sim_now_ns(bed->w) - began_ns) / NS_PER_MS;
-}
-
 static struct sim_h2 *client(struct sim_bed *bed, unsigned kind)
 {
     return sim_bed_h2(bed, &(struct sim_h2_options){.tls = kinds[kind]});
@@ -49,9 +33,9 @@ static uint64_t ms_until_gone(struct sim_bed *bed, struct sim_h2 *c)
 {
     uint64_t began = sim_now_ns(bed->w);
 
-    while (!sim_h2_gone(c) && ms_since(bed, began) < 120000)
+    while (!sim_h2_gone(c) && sim_bed_ms_since(bed, began) < 120000)
         sim_bed_run_ms(bed, 1);
-    return ms_since(bed, began);
+    return sim_bed_ms_since(bed, began);
 }
 
 static void want_cancelled(struct sim_bed *bed, struct sim_h2 *c, size_t i, bool by_us)
@@ -68,7 +52,7 @@ static void want_cancelled(struct sim_bed *bed, struct sim_h2 *c, size_t i, bool
 /* Who opens no window is cut by the least rate, whatever the answer comes from; who opens it in time is not. */
 static void test_windows_that_stay_shut(void **state)
 {
-    struct sim_bed bed = open_bed(1, 1, YAML "limits: {client_rate_grace: 10s}\n");
+    struct sim_bed bed = sim_bed_open_exact(1, 1, YAML "limits: {client_rate_grace: 10s}\n");
     uint64_t began, slow = 0;
 
     (void)state;
@@ -84,7 +68,7 @@ static void test_windows_that_stay_shut(void **state)
         sim_h2_get(c, "/p/b", NULL);
         began = sim_now_ns(bed.w);
         assert_true(sim_run(bed.w, sim_h2_settled, c, 60 * NS_PER_S));
-        assert_in_range(ms_since(&bed, began), 10000, 20200);
+        assert_in_range(sim_bed_ms_since(&bed, began), 10000, 20200);
         assert_int_equal(sim_h2_reply(c, 0)->status, 200);
         assert_false(sim_h2_reply(c, 0)->complete || sim_h2_reply(c, 1)->complete);
         assert_int_equal(sim_h2_reply(c, 0)->body.n, o.stream_window);
@@ -106,7 +90,7 @@ static void test_windows_that_stay_shut(void **state)
 /* Windows of a few bytes, and ones that open late, still let all of it through. */
 static void test_small_windows(void **state)
 {
-    struct sim_bed bed = open_bed(2, 1, YAML "limits: {client_rate_min: 0/s}\n");
+    struct sim_bed bed = sim_bed_open_exact(2, 1, YAML "limits: {client_rate_min: 0/s}\n");
 
     (void)state;
     sim_origin_set(bed.origin, NULL, &small);
@@ -130,7 +114,7 @@ static void test_small_windows(void **state)
 /* One stream whose window is shut holds up none of the others on its connection. */
 static void test_a_shut_stream_among_others(void **state)
 {
-    struct sim_bed bed = open_bed(3, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(3, 1, YAML);
     struct sim_h2 *c;
 
     (void)state;
@@ -158,7 +142,7 @@ static void test_a_shut_stream_among_others(void **state)
 static void test_a_cancelled_stream_leaves_its_fill(void **state)
 {
     struct sim_answer slow = song;
-    struct sim_bed bed = open_bed(4, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(4, 1, YAML);
 
     (void)state;
     slow.delay_ns = 50 * NS_PER_MS;
@@ -193,7 +177,7 @@ static void test_a_cancelled_stream_leaves_its_fill(void **state)
 static void test_a_cancelled_stream_costs_nothing(void **state)
 {
     struct sim_answer never = {.never = true};
-    struct sim_bed bed = open_bed(16, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(16, 1, YAML);
 
     (void)state;
     sim_origin_set(bed.origin, NULL, &never);
@@ -221,7 +205,7 @@ static void test_a_cancelled_stream_costs_nothing(void **state)
 static void test_cancelled_at_every_moment(void **state)
 {
     struct sim_answer slow = song;
-    struct sim_bed bed = open_bed(5, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(5, 1, YAML);
     struct sim_h2 *c[2] = {client(&bed, 0), client(&bed, 1)};
 
     (void)state;
@@ -251,7 +235,7 @@ static void test_cancelled_at_every_moment(void **state)
 static void test_a_slow_miss_holds_nobody(void **state)
 {
     struct sim_answer slow = song;
-    struct sim_bed bed = open_bed(6, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(6, 1, YAML);
 
     (void)state;
     slow.delay_ns = 3 * NS_PER_S;
@@ -271,7 +255,7 @@ static void test_a_slow_miss_holds_nobody(void **state)
         assert_int_equal(sim_h2_reply(c, 0)->status, 0);
         sim_bed_settle_h2(&bed, c, 10);
         sim_bed_want_h2_body(&bed, c, 0, path, 1, 400000);
-        assert_in_range(ms_since(&bed, began), 3000, 3500);
+        assert_in_range(sim_bed_ms_since(&bed, began), 3000, 3500);
         sim_h2_free(&c);
     }
     sim_bed_close(&bed);
@@ -280,7 +264,7 @@ static void test_a_slow_miss_holds_nobody(void **state)
 /* RFC 9218: what is urgent is there before what is not begins to take from it; equals that say so take turns. */
 static void test_priorities(void **state)
 {
-    struct sim_bed bed = open_bed(7, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(7, 1, YAML);
     struct sim_h2 *c;
     size_t prefetch, next, a, b;
 
@@ -321,7 +305,7 @@ static void test_priorities(void **state)
 
 static void test_uploads(void **state)
 {
-    struct sim_bed bed = open_bed(8, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(8, 1, YAML);
     struct sim_h2 *c;
 
     (void)state;
@@ -343,7 +327,7 @@ static void test_uploads(void **state)
         sim_bed_want_h2_body(&bed, c, whole, "/p/b", 1, 2000);
         assert_false(sim_h2_reply(c, stuck)->malformed);
         assert_true(sim_h2_reply(c, stuck)->status == 408 || !sim_h2_reply(c, stuck)->complete);
-        assert_in_range(ms_since(&bed, began), 7000, 8000);
+        assert_in_range(sim_bed_ms_since(&bed, began), 7000, 8000);
         assert_int_equal(sim_origin_requests(bed.origin, "/p/a"), 0);
         whole = sim_h2_get(c, "/p/b", NULL);
         sim_bed_settle_h2(&bed, c, 20);
@@ -357,7 +341,7 @@ static void test_uploads(void **state)
 
 static void test_idle(void **state)
 {
-    struct sim_bed bed = open_bed(9, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(9, 1, YAML);
 
     (void)state;
     sim_origin_set(bed.origin, NULL, &small);
@@ -386,7 +370,7 @@ static void test_idle(void **state)
 static void test_goodbye_of_the_client(void **state)
 {
     struct sim_answer slow = song;
-    struct sim_bed bed = open_bed(10, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(10, 1, YAML);
 
     (void)state;
     slow.delay_ns = NS_PER_S;
@@ -414,7 +398,7 @@ static void test_drain(void **state)
     slow.delay_ns = NS_PER_S;
     for (unsigned i = 0; i < 4; i++) {
         bool hurry = i / 2;
-        struct sim_bed bed = open_bed(11 + i, 2, YAML);
+        struct sim_bed bed = sim_bed_open_exact(11 + i, 2, YAML);
         struct sim_h2 *busy = client(&bed, i % 2), *idle = client(&bed, i % 2), *young;
         uint64_t began;
 
@@ -428,7 +412,7 @@ static void test_drain(void **state)
         sim_proxy_drain(bed.p, hurry);
         began = sim_now_ns(bed.w);
         assert_true(sim_run(bed.w, sim_proxy_is_over, bed.p, 60 * NS_PER_S));
-        assert_true(ms_since(&bed, began) < (hurry ? 3500 : 6000));
+        assert_true(sim_bed_ms_since(&bed, began) < (hurry ? 3500 : 6000));
         sim_bed_run_ms(&bed, 100);
         if (!sim_h2_gone(busy) || !sim_h2_gone(idle))
             sim_fail(bed.w, "case %u: busy gone %d, idle gone %d", i, sim_h2_gone(busy), sim_h2_gone(idle));
@@ -450,7 +434,7 @@ static void test_drain(void **state)
 /* The answer breaks off: the stream says so, and the connection goes on. */
 static void test_cut_upstream_bodies(void **state)
 {
-    struct sim_bed bed = open_bed(15, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(15, 1, YAML);
     struct sim_answer cut = song;
 
     (void)state;
@@ -492,7 +476,7 @@ static uint64_t exchange_that_breaks(uint64_t n, bool tls, bool rough)
                                              .recv_ends_ppm = 200000,
                                              .spurious_wake_ppm = 200000,
                                              .cancel_late_ppm = 500000};
-    struct sim_bed bed = open_bed(20, 1, tls ? YAML_UPSTREAM : YAML);
+    struct sim_bed bed = sim_bed_open_exact(20, 1, tls ? YAML_UPSTREAM : YAML);
     const struct sim_tls_options *kind = tls ? &tls13 : NULL;
     struct sim_h2 *h;
     struct sim_client *c;

@@ -20,25 +20,6 @@
 static const struct sim_answer song = {.body_bytes = 400000, .version = 1, .etag = true};
 static const struct sim_answer large = {.body_bytes = 1048576, .version = 1, .etag = true};
 
-/* No chance in it: what happens at a moment happens at that moment. */
-static struct sim_bed open_bed(uint64_t seed, unsigned workers, const char *yaml)
-{
-    struct sim_options options = sim_options_calm(seed);
-
-    options.net.latency_ns = (struct sim_range){100 * NS_PER_US, 100 * NS_PER_US};
-    options.net.send_buffer_bytes = options.net.receive_buffer_bytes = (struct sim_range){65536, 65536};
-    options.net.segment_bytes = (struct sim_range){1460, 1460};
-    return sim_bed_open(&options, workers, yaml);
-}
-
-static uint64_t ms_since(const struct sim_bed *bed, uint64_t began_ns)
-{
-    return (sim_now_ns(bed->w) - began_ns) / NS_PER_MS;
-}
-
-/* At the moment, or at most 20 ms later: a tick of the wheel, and the way. */
-#define assert_at_ms(ms, want) assert_in_range(ms, want, (want) + 20)
-
 static void get_exact(struct sim_bed *bed, const char *path, uint64_t version, uint64_t bytes)
 {
     struct sim_client *c = sim_bed_get(bed, path, NULL);
@@ -52,7 +33,7 @@ static void get_exact(struct sim_bed *bed, const char *path, uint64_t version, u
 static void test_one_byte_a_second(void **state)
 {
     static const char head[] = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
-    struct sim_bed bed = open_bed(1, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(1, 1, SIM_YAML RULES TIMEOUTS);
     struct sim_client *c = sim_bed_client(&bed, NULL);
     uint64_t began = sim_now_ns(bed.w);
 
@@ -65,7 +46,7 @@ static void test_one_byte_a_second(void **state)
     }
     sim_bed_settle(&bed, c, 60);
     sim_bed_want(&bed, c, 0, 408);
-    assert_at_ms(ms_since(&bed, began), 5000);
+    assert_at_ms(sim_bed_ms_since(&bed, began), 5000);
     assert_int_equal(sim_origin_requests(bed.origin, NULL), 0);
     sim_client_free(&c);
     sim_bed_close(&bed);
@@ -73,7 +54,7 @@ static void test_one_byte_a_second(void **state)
 
 static void client_that_reads_nothing(const char *yaml, uint64_t ms_min, uint64_t ms_max)
 {
-    struct sim_bed bed = open_bed(2, 1, yaml);
+    struct sim_bed bed = sim_bed_open_exact(2, 1, yaml);
     struct sim_client *c;
     uint64_t began;
 
@@ -83,9 +64,9 @@ static void client_that_reads_nothing(const char *yaml, uint64_t ms_min, uint64_
         sim_conn_read_rate(sim_client_conn(c), 0);
         sim_client_get(c, "/a", NULL);
         began = sim_now_ns(bed.w);
-        while (bed.p->proxy.workers[0]->conns.in_use > 0 || ms_since(&bed, began) < 1000)
+        while (bed.p->proxy.workers[0]->conns.in_use > 0 || sim_bed_ms_since(&bed, began) < 1000)
             sim_bed_run_ms(&bed, 100);
-        assert_in_range(ms_since(&bed, began), ms_min, ms_max);
+        assert_in_range(sim_bed_ms_since(&bed, began), ms_min, ms_max);
         assert_int_equal(SIM_PROXY_STAT(bed.p, slow_clients), cached + 1);
         sim_client_free(&c);
     }
@@ -110,8 +91,8 @@ static void test_client_that_reads_nothing_and_need_not_be_fast(void **state)
 
 static void test_slow_but_steady_is_served(void **state)
 {
-    struct sim_bed bed =
-        open_bed(3, 1, SIM_YAML RULES TIMEOUTS "limits: {client_rate_grace: 10s, client_rate_min: 1KiB/s}\n");
+    struct sim_bed bed = sim_bed_open_exact(
+        3, 1, SIM_YAML RULES TIMEOUTS "limits: {client_rate_grace: 10s, client_rate_min: 1KiB/s}\n");
     struct sim_client_options slow = {.read_rate = 1200}, too_slow = {.read_rate = 700};
     struct sim_client *c[2];
 
@@ -133,7 +114,8 @@ static void test_slow_but_steady_is_served(void **state)
 static void test_silent_connections(void **state)
 {
     enum { N = 10000 };
-    struct sim_bed bed = open_bed(4, 2, SIM_YAML RULES TIMEOUTS "limits: {connections_max: 30000}\n");
+    struct sim_bed bed =
+        sim_bed_open_exact(4, 2, SIM_YAML RULES TIMEOUTS "limits: {connections_max: 30000}\n");
     static struct sim_client *clients[N];
     uint64_t open_max;
 
@@ -162,7 +144,7 @@ static void test_silent_connections(void **state)
 
 static void test_idle_after_a_request(void **state)
 {
-    struct sim_bed bed = open_bed(5, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(5, 1, SIM_YAML RULES TIMEOUTS);
     struct sim_client *c;
     uint64_t began;
 
@@ -172,7 +154,7 @@ static void test_idle_after_a_request(void **state)
     began = sim_now_ns(bed.w);
     while (!sim_client_gone(c))
         sim_bed_run_ms(&bed, 5);
-    assert_at_ms(ms_since(&bed, began), 20000);
+    assert_at_ms(sim_bed_ms_since(&bed, began), 20000);
     assert_int_equal(sim_client_error(c), 0);
     sim_client_free(&c);
     sim_bed_close(&bed);
@@ -180,7 +162,7 @@ static void test_idle_after_a_request(void **state)
 
 static void test_too_many_connections(void **state)
 {
-    struct sim_bed bed = open_bed(6, 1, SIM_YAML RULES TIMEOUTS "limits: {connections_max: 10}\n");
+    struct sim_bed bed = sim_bed_open_exact(6, 1, SIM_YAML RULES TIMEOUTS "limits: {connections_max: 10}\n");
     struct sim_client *clients[15];
     unsigned gone = 0;
 
@@ -202,7 +184,7 @@ static void test_too_many_connections(void **state)
 
 static void test_pipelining_and_half_close(void **state)
 {
-    struct sim_bed bed = open_bed(7, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(7, 1, SIM_YAML RULES TIMEOUTS);
     struct sim_client *c;
 
     (void)state;
@@ -231,7 +213,7 @@ static uint64_t time_of(struct sim_bed *bed, const char *raw, int status)
     began = sim_now_ns(bed->w);
     sim_client_request(c, str_z(raw), false);
     sim_bed_settle(bed, c, 60);
-    ms = ms_since(bed, began);
+    ms = sim_bed_ms_since(bed, began);
     if (status != 0)
         sim_bed_want(bed, c, 0, status);
     else
@@ -242,7 +224,7 @@ static uint64_t time_of(struct sim_bed *bed, const char *raw, int status)
 
 static void test_upstream_timeouts(void **state)
 {
-    struct sim_bed bed = open_bed(8, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(8, 1, SIM_YAML RULES TIMEOUTS);
     struct sim_answer never = {.never = true}, late = song, stalls = song;
 
     (void)state;
@@ -267,7 +249,7 @@ static void test_upstream_timeouts(void **state)
 
 static void test_upstream_waits_for_the_clients_body(void **state)
 {
-    struct sim_bed bed = open_bed(9, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(9, 1, SIM_YAML RULES TIMEOUTS);
 
     (void)state;
     sim_origin_set(bed.origin, "/p/a", &song);
@@ -281,7 +263,8 @@ static void test_upstream_waits_for_the_clients_body(void **state)
 
 static void test_request_bodies_have_a_limit(void **state)
 {
-    struct sim_bed bed = open_bed(10, 1, SIM_YAML RULES TIMEOUTS "limits: {request_body_max: 1KiB}\n");
+    struct sim_bed bed =
+        sim_bed_open_exact(10, 1, SIM_YAML RULES TIMEOUTS "limits: {request_body_max: 1KiB}\n");
     char raw[3000];
     int n;
 
@@ -315,7 +298,7 @@ static void drop_second(void *context, const struct sim_origin_request *request,
 
 static void test_upstream_keep_alive(void **state)
 {
-    struct sim_bed bed = open_bed(11, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(11, 1, SIM_YAML RULES TIMEOUTS);
     bool by_close = false;
 
     (void)state;
@@ -357,7 +340,7 @@ static void close_after(void *context, const struct sim_origin_request *request,
 
 static void test_upstream_that_closes_each_time(void **state)
 {
-    struct sim_bed bed = open_bed(12, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(12, 1, SIM_YAML RULES TIMEOUTS);
 
     (void)state;
     sim_origin_set(bed.origin, NULL, &song);
@@ -394,9 +377,10 @@ static bool watch_open(void *context)
 
 static void test_upstream_connections_have_a_limit(void **state)
 {
-    struct sim_bed bed = open_bed(13, 1,
-                                  SIM_YAML_LISTEN SIM_YAML_MEMORY RULES TIMEOUTS
-                                  "upstreams: [{url: \"http://127.0.0.1:8081\", max_connections: 3}]\n");
+    struct sim_bed bed =
+        sim_bed_open_exact(13, 1,
+                           SIM_YAML_LISTEN SIM_YAML_MEMORY RULES TIMEOUTS
+                           "upstreams: [{url: \"http://127.0.0.1:8081\", max_connections: 3}]\n");
     struct sim_client *clients[30];
     struct watch watch = {.bed = &bed, .clients = clients, .n = ARRAY_LEN(clients)};
     struct sim_answer slow = song;
@@ -423,10 +407,10 @@ static void test_upstream_connections_have_a_limit(void **state)
 static void test_failing_upstream_rests_and_returns(void **state)
 {
     struct sim_bed bed =
-        open_bed(14, 1,
-                 SIM_YAML_LISTEN SIM_YAML_MEMORY RULES TIMEOUTS
-                 "upstreams: [{url: \"http://127.0.0.1:8081\"}, {url: \"http://127.0.0.1:8082\"}]\n"
-                 "limits: {upstream_idle_max: 0}\n");
+        sim_bed_open_exact(14, 1,
+                           SIM_YAML_LISTEN SIM_YAML_MEMORY RULES TIMEOUTS
+                           "upstreams: [{url: \"http://127.0.0.1:8081\"}, {url: \"http://127.0.0.1:8082\"}]\n"
+                           "limits: {upstream_idle_max: 0}\n");
     struct sim_origin *other = sim_origin_new(bed.w, "127.0.0.1", 8082);
     uint64_t before;
     unsigned n = 0;
@@ -470,7 +454,7 @@ static void test_failing_upstream_rests_and_returns(void **state)
 
 static void test_no_descriptors(void **state)
 {
-    struct sim_bed bed = open_bed(15, 1, SIM_YAML RULES TIMEOUTS);
+    struct sim_bed bed = sim_bed_open_exact(15, 1, SIM_YAML RULES TIMEOUTS);
     struct sim_client *c;
 
     (void)state;
@@ -499,7 +483,7 @@ static void test_no_descriptors(void **state)
 static void test_all_memory_in_use(void **state)
 {
     struct sim_bed bed =
-        open_bed(16, 2, SIM_YAML_LISTEN SIM_YAML_UPSTREAM "memory: {size: 4MiB}\n" RULES TIMEOUTS);
+        sim_bed_open_exact(16, 2, SIM_YAML_LISTEN SIM_YAML_UPSTREAM "memory: {size: 4MiB}\n" RULES TIMEOUTS);
     struct sim_client_options slow = {.read_rate = 2000};
     struct sim_client *holders[20], *c;
     struct memory_stats stats;

@@ -21,25 +21,6 @@ static const struct sim_answer song = {.body_bytes = 400000, .version = 1, .etag
 static const struct sim_answer small = {.body_bytes = 2000, .version = 1, .etag = true};
 static const struct sim_tls_options tls13, tls12 = {.tls12 = true};
 
-/* No chance in it: what happens at a moment happens at that moment. */
-static struct sim_bed open_bed(uint64_t seed, unsigned workers, const char *yaml)
-{
-    struct sim_options options = sim_options_calm(seed);
-
-    options.net.latency_ns = (struct sim_range){100 * NS_PER_US, 100 * NS_PER_US};
-    options.net.send_buffer_bytes = options.net.receive_buffer_bytes = (struct sim_range){65536, 65536};
-    options.net.segment_bytes = (struct sim_range){1460, 1460};
-    return sim_bed_open(&options, workers, yaml);
-}
-
-static uint64_t ms_since(const struct sim_bed *bed, uint64_t began_ns)
-{
-    return (sim_now_ns(bed->w) - began_ns) / NS_PER_MS;
-}
-
-/* At the moment, or at most 20 ms later: a tick of the wheel, and the way. */
-#define assert_at_ms(ms, want) assert_in_range(ms, want, (want) + 20)
-
 static void get_exact(struct sim_bed *bed, const struct sim_tls_options *tls, const char *path,
                       uint64_t bytes)
 {
@@ -53,7 +34,7 @@ static void get_exact(struct sim_bed *bed, const struct sim_tls_options *tls, co
 
 static void test_one_of_each(void **state)
 {
-    struct sim_bed bed = open_bed(1, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(1, 1, YAML);
     const struct sim_tls_options *const kinds[] = {NULL, &tls13, &tls12};
 
     (void)state;
@@ -75,7 +56,7 @@ static void test_one_of_each(void **state)
 /* A session of one worker is resumed at the other, and the keys outlive a reload. */
 static void test_sessions_are_resumed(void **state)
 {
-    struct sim_bed bed = open_bed(2, 2, YAML);
+    struct sim_bed bed = sim_bed_open_exact(2, 2, YAML);
     struct sim_tls_options o[2] = {{.sessions = sim_tls_sessions_new()},
                                    {.tls12 = true, .sessions = sim_tls_sessions_new()}};
 
@@ -117,7 +98,7 @@ static void test_alpn(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct sim_bed bed = open_bed(
+        struct sim_bed bed = sim_bed_open_exact(
             30, 1,
             cases[i].http2
                 ? YAML
@@ -142,9 +123,9 @@ static uint64_t ms_until_gone(struct sim_bed *bed, const struct sim_client_optio
     struct sim_client *c = sim_bed_client(bed, options);
     uint64_t began = sim_now_ns(bed->w);
 
-    while (!sim_client_gone(c) && ms_since(bed, began) < 60000)
+    while (!sim_client_gone(c) && sim_bed_ms_since(bed, began) < 60000)
         sim_bed_run_ms(bed, 1);
-    began = ms_since(bed, began);
+    began = sim_bed_ms_since(bed, began);
     sim_client_free(&c);
     return began;
 }
@@ -175,7 +156,8 @@ static void test_handshakes_that_do_not_end(void **state)
         uint64_t bytes, ms;
     } cases[] = {{1, 5000},         {5, 5000},      {hello / 2, 5000},
                  {hello - 1, 5000}, {hello, 10000}, {hello + 10, 10000}};
-    struct sim_bed bed = open_bed(3, 1, YAML "timeouts: {client_hello: 5s, client_handshake: 10s}\n");
+    struct sim_bed bed =
+        sim_bed_open_exact(3, 1, YAML "timeouts: {client_hello: 5s, client_handshake: 10s}\n");
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         silent.silent_at = cases[i].bytes;
@@ -189,7 +171,7 @@ static void test_handshakes_that_do_not_end(void **state)
 
 static void test_silence_after_the_handshake(void **state)
 {
-    struct sim_bed bed = open_bed(4, 1, YAML "timeouts: {client_head: 5s}\n");
+    struct sim_bed bed = sim_bed_open_exact(4, 1, YAML "timeouts: {client_head: 5s}\n");
     uint64_t ms = ms_until_gone(&bed, &(struct sim_client_options){.tls = &tls13});
 
     (void)state;
@@ -204,7 +186,7 @@ static void test_a_crowd_at_the_gate(void **state)
 {
     enum { CROWD = 28, HONEST = 20, PLACES = 8 };
     struct sim_tls_options silent = {.silent_at = hello_bytes(&tls13)};
-    struct sim_bed bed = open_bed(5, 1, YAML "limits: {tls_handshakes_max: 8}\n");
+    struct sim_bed bed = sim_bed_open_exact(5, 1, YAML "limits: {tls_handshakes_max: 8}\n");
     struct sim_client *crowd[CROWD], *honest[HONEST];
     uint64_t began = sim_now_ns(bed.w);
 
@@ -225,7 +207,7 @@ static void test_a_crowd_at_the_gate(void **state)
         sim_bed_want_body(&bed, honest[i], 0, "/a", 1, 2000);
         sim_client_free(&honest[i]);
     }
-    assert_in_range(ms_since(&bed, began), 3000, 4500);
+    assert_in_range(sim_bed_ms_since(&bed, began), 3000, 4500);
     assert_true(SIM_PROXY_STAT(bed.p, tls.handshakes_delayed) >= HONEST);
     sim_bed_run_ms(&bed, 15000);
     assert_int_equal(SIM_PROXY_STAT(bed.p, connections_open), 0);
@@ -242,7 +224,7 @@ static void test_a_crowd_at_the_gate(void **state)
 static void leave_everywhere(uint64_t seed, const struct sim_tls_options *tls, bool reads, bool closes,
                              uint64_t bytes, uint64_t step)
 {
-    struct sim_bed bed = open_bed(seed, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(seed, 1, YAML);
     struct sim_client *c[64];
     size_t n = 0;
 
@@ -280,7 +262,7 @@ static void test_resets_everywhere(void **state)
 /* close_notify at every moment of the exchange. */
 static void test_close_notify_everywhere(void **state)
 {
-    struct sim_bed bed = open_bed(16, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(16, 1, YAML);
     unsigned whole = 0;
 
     (void)state;
@@ -305,7 +287,7 @@ static void test_close_notify_everywhere(void **state)
 /* Who has asked and says that nothing more comes is answered (RFC 8446, 6.1), and told that the answer is whole. */
 static void test_half_close(void **state)
 {
-    struct sim_bed bed = open_bed(17, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(17, 1, YAML);
 
     (void)state;
     sim_origin_set(bed.origin, "/a", &song);
@@ -329,7 +311,7 @@ static void test_half_close(void **state)
 /* Closing on unread bytes would reset the connection, and take from a slow client what it has not read yet. */
 static void test_what_follows_the_last_request(void **state)
 {
-    struct sim_bed bed = open_bed(32, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(32, 1, YAML);
     const struct sim_tls_options *const kinds[] = {NULL, &tls13};
 
     (void)state;
@@ -352,7 +334,7 @@ static void test_what_follows_the_last_request(void **state)
 static void test_new_keys_at_the_end(void **state)
 {
     struct sim_tls_options tls = {.key_update_ppm = 1000000, .key_update_asks = true};
-    struct sim_bed bed = open_bed(31, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(31, 1, YAML);
 
     (void)state;
     sim_origin_set(bed.origin, "/a", &song);
@@ -377,7 +359,7 @@ static void test_new_keys_at_the_end(void **state)
 /* An answer that breaks off must not end by close_notify, as if it were whole. */
 static void test_a_cut_answer_has_no_close_notify(void **state)
 {
-    struct sim_bed bed = open_bed(18, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(18, 1, YAML);
     struct sim_answer cut = song;
     struct sim_client *c;
 
@@ -398,7 +380,7 @@ static void test_drain_among_handshakes(void **state)
 {
     (void)state;
     for (unsigned hurry = 0; hurry < 2; hurry++) {
-        struct sim_bed bed = open_bed(19 + hurry, 2, YAML);
+        struct sim_bed bed = sim_bed_open_exact(19 + hurry, 2, YAML);
         struct sim_client *c[40];
         uint64_t began;
 
@@ -413,7 +395,7 @@ static void test_drain_among_handshakes(void **state)
         sim_proxy_drain(bed.p, hurry);
         began = sim_now_ns(bed.w);
         assert_true(sim_run(bed.w, sim_proxy_is_over, bed.p, 60 * NS_PER_S));
-        assert_true(ms_since(&bed, began) < (hurry ? 3000 : 13000));
+        assert_true(sim_bed_ms_since(&bed, began) < (hurry ? 3000 : 13000));
         for (size_t i = 0; i < ARRAY_LEN(c); i++)
             sim_client_free(&c[i]);
         sim_bed_close(&bed);
@@ -424,7 +406,7 @@ static void test_drain_among_handshakes(void **state)
 
 static void test_flipped_bits(void **state)
 {
-    struct sim_bed bed = open_bed(21, 1, YAML);
+    struct sim_bed bed = sim_bed_open_exact(21, 1, YAML);
     unsigned whole = 0, n = 0;
 
     (void)state;
@@ -463,7 +445,7 @@ static void want_status(struct sim_bed *bed, const char *path, int status)
 
 static void test_upstreams(void **state)
 {
-    struct sim_bed bed = open_bed(22, 1, YAML_UPSTREAM);
+    struct sim_bed bed = sim_bed_open_exact(22, 1, YAML_UPSTREAM);
     char path[16];
 
     (void)state;
@@ -483,7 +465,7 @@ static void test_upstreams(void **state)
 
 static void test_strange_upstreams(void **state)
 {
-    struct sim_bed bed = open_bed(23, 1, YAML_UPSTREAM "timeouts: {upstream_connect: 2s}\n");
+    struct sim_bed bed = sim_bed_open_exact(23, 1, YAML_UPSTREAM "timeouts: {upstream_connect: 2s}\n");
     struct sim_tls_options tls = {.stranger = true};
 
     (void)state;
@@ -500,7 +482,7 @@ static void test_strange_upstreams(void **state)
         struct sim_client *c = sim_bed_get(&bed, "/c", NULL);
 
         assert_true(sim_client_reply(c, 0)->status == 504 || sim_client_reply(c, 0)->status == 502);
-        assert_true(ms_since(&bed, began) < 10000);
+        assert_true(sim_bed_ms_since(&bed, began) < 10000);
         sim_client_free(&c);
     }
     assert_int_equal(sim_origin_requests(bed.origin, NULL), 0);
@@ -511,7 +493,7 @@ static void test_strange_upstreams(void **state)
 /* Wherever it is cut: not stored, and the client sees it. A body that ends with its connection is never stored. */
 static void test_cut_upstream_bodies_are_not_stored(void **state)
 {
-    struct sim_bed bed = open_bed(24, 1, YAML_UPSTREAM);
+    struct sim_bed bed = sim_bed_open_exact(24, 1, YAML_UPSTREAM);
     struct sim_tls_options tls = {0};
     struct sim_answer cut = {.body_bytes = 20000, .version = 1, .etag = true, .cut = SIM_CUT_IN_BODY};
     struct sim_answer whole = {.body_bytes = 20000, .version = 1, .etag = true};
@@ -553,7 +535,7 @@ static void test_cut_upstream_bodies_are_not_stored(void **state)
 /* Every bit of what the origin sends, through to the client. */
 static void test_bits_flipped_upstream(void **state)
 {
-    struct sim_bed bed = open_bed(25, 1, YAML_UPSTREAM);
+    struct sim_bed bed = sim_bed_open_exact(25, 1, YAML_UPSTREAM);
     unsigned whole = 0, n = 0;
     char path[32];
 

@@ -33,6 +33,21 @@ static void peer_close(struct peer *p)
     SSL_CTX_free(p->ctx);
 }
 
+/* A server of ours, with this peer in the client's place. */
+static void peer_pair_open(struct pair *p, struct peer *peer, int version)
+{
+    pair_open(p, NULL);
+    p->client.stopped = true;
+    peer_open(peer, version, p->client.fd);
+}
+
+static void peer_pair_close(struct pair *p, struct peer *peer)
+{
+    peer_close(peer);
+    close(p->client.fd);
+    pair_close(p);
+}
+
 /* One try of each: handshake, then reading the pattern. */
 static bool peer_turn(struct peer *p)
 {
@@ -135,9 +150,7 @@ static void test_versions_and_suites(void **state)
         stream_end_sending(p.io, &p.server.stream);
         assert_true(RUN_PEER(&p, &peer, false));
         assert_int_equal(peer.error, SSL_ERROR_ZERO_RETURN);
-        peer_close(&peer);
-        close(p.client.fd);
-        pair_close(&p);
+        peer_pair_close(&p, &peer);
         tls_server_unref(&s);
     }
 }
@@ -162,9 +175,7 @@ static void test_refused_offers(void **state)
         struct peer peer;
         struct pair p;
 
-        pair_open(&p, NULL);
-        p.client.stopped = true;
-        peer_open(&peer, cases[i].version, p.client.fd);
+        peer_pair_open(&p, &peer, cases[i].version);
         if (cases[i].suites != NULL)
             assert_int_equal(SSL_set_cipher_list(peer.ssl, cases[i].suites), 1);
         if (cases[i].groups != NULL)
@@ -175,9 +186,7 @@ static void test_refused_offers(void **state)
         assert_true(RUN_UNTIL(p.io, stream_handshake(&p.server.stream) != -EAGAIN));
         assert_int_equal(stream_handshake(&p.server.stream), -EPROTO);
         assert_int_equal(stat_get(&p.stats.handshakes_failed), 1);
-        peer_close(&peer);
-        close(p.client.fd);
-        pair_close(&p);
+        peer_pair_close(&p, &peer);
     }
     tls_server_unref(&s);
 }
@@ -205,9 +214,7 @@ static void test_alpn(void **state)
         struct peer peer;
         struct pair p;
 
-        pair_open(&p, NULL);
-        p.client.stopped = true;
-        peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+        peer_pair_open(&p, &peer, TLS1_3_VERSION);
         SSL_set_alpn_protos(peer.ssl, (const unsigned char *)cases[i].offer,
                             (unsigned)strlen(cases[i].offer));
         peer_shake(&p, &peer, s);
@@ -216,9 +223,7 @@ static void test_alpn(void **state)
             assert_true(str_eq(stream_alpn(&p.server.stream), str_z(cases[i].chosen)));
         else
             assert_int_equal(peer.reason, SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL);
-        peer_close(&peer);
-        close(p.client.fd);
-        pair_close(&p);
+        peer_pair_close(&p, &peer);
         tls_server_unref(&s);
     }
 }
@@ -231,16 +236,12 @@ static void test_hello_retry_and_crumbs(void **state)
     struct pair p;
 
     (void)state;
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_3_VERSION);
     assert_int_equal(SSL_set1_groups_list(peer.ssl, "X448:P-384"), 1);
     peer_shake(&p, &peer, s);
     assert_false(peer.failed);
     peer_exchange(&p, &peer);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -251,9 +252,7 @@ static void test_key_updates(void **state)
     struct pair p;
 
     (void)state;
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_3_VERSION);
     peer_shake(&p, &peer, s);
     for (unsigned i = 0; i < 5; i++) {
         assert_int_equal(
@@ -264,9 +263,7 @@ static void test_key_updates(void **state)
     peer_exchange(&p, &peer);
     assert_true(p.server.stream.tls->records.out.n < 4);
     peer_exchange(&p, &peer);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -278,9 +275,7 @@ static void test_flood_of_key_updates(void **state)
     struct pair p;
 
     (void)state;
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_3_VERSION);
     peer_shake(&p, &peer, s);
     p.server.reads = true;
     io_wake(p.io, &p.server.actor.flow);
@@ -293,9 +288,7 @@ static void test_flood_of_key_updates(void **state)
     assert_true(RUN_UNTIL(p.io, p.server.end != 0));
     assert_int_equal(p.server.end, -EPROTO);
     assert_non_null(strstr(stream_tls_why(&p.server.stream), "without data"));
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -306,9 +299,7 @@ static void test_no_renegotiation(void **state)
     struct pair p;
 
     (void)state;
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_2_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_2_VERSION);
     peer_shake(&p, &peer, s);
     peer_exchange(&p, &peer);
     assert_int_equal(SSL_renegotiate(peer.ssl), 1);
@@ -318,9 +309,7 @@ static void test_no_renegotiation(void **state)
     assert_non_null(strstr(stream_tls_why(&p.server.stream), "negotiate anew"));
     assert_true(RUN_PEER(&p, &peer, false));
     assert_true(peer.failed);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -333,9 +322,7 @@ static void test_changed_ciphertext(void **state)
     char record[64] = "\x17\x03\x03\x00\x30";
 
     (void)state;
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_3_VERSION);
     peer_shake(&p, &peer, s);
     p.server.reads = true;
     io_wake(p.io, &p.server.actor.flow);
@@ -346,9 +333,7 @@ static void test_changed_ciphertext(void **state)
     peer.shaken = true;
     assert_true(RUN_PEER(&p, &peer, false));
     assert_int_equal(peer.reason, SSL_R_SSLV3_ALERT_BAD_RECORD_MAC);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -359,15 +344,11 @@ static void test_padded_and_empty_records(void **state)
     struct pair p;
 
     (void)state;
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_3_VERSION);
     assert_int_equal(SSL_set_block_padding(peer.ssl, 1000), 1);
     peer_shake(&p, &peer, s);
     peer_exchange(&p, &peer);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -437,9 +418,7 @@ static void test_tls12_finished_in_two_records(void **state)
     assert_true(str_eq(stream_peek(p.io, &p.server.stream), str_of(part.iov_base, 4)));
     tls_records_wipe(&opener);
     tls_records_wipe(&sealer);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     tls_server_unref(&s);
 }
 
@@ -474,9 +453,7 @@ static bool connect_with(struct tls_server *s, int version, SSL_SESSION *session
     struct pair p;
     bool resumed;
 
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, version, p.client.fd);
+    peer_pair_open(&p, &peer, version);
     SSL_CTX_set_session_cache_mode(peer.ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(peer.ctx, keep_session);
     if (identity != NULL)
@@ -495,9 +472,7 @@ static bool connect_with(struct tls_server *s, int version, SSL_SESSION *session
         kept = SSL_get1_session(peer.ssl);
     assert_int_equal(stat_get(&p.stats.handshakes_resumed), resumed);
     SSL_set_shutdown(peer.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     return resumed;
 }
 
@@ -624,9 +599,7 @@ static const char *served(struct tls_server *s, const char *name, const char *si
     struct pair p;
     X509 *x;
 
-    pair_open(&p, NULL);
-    p.client.stopped = true;
-    peer_open(&peer, TLS1_3_VERSION, p.client.fd);
+    peer_pair_open(&p, &peer, TLS1_3_VERSION);
     SSL_set_tlsext_host_name(peer.ssl, name);
     if (sigalgs != NULL)
         assert_int_equal(SSL_set1_sigalgs_list(peer.ssl, sigalgs), 1);
@@ -635,9 +608,7 @@ static const char *served(struct tls_server *s, const char *name, const char *si
     x = SSL_get1_peer_certificate(peer.ssl);
     X509_NAME_get_text_by_NID(X509_get_subject_name(x), NID_commonName, common_name, sizeof common_name);
     X509_free(x);
-    peer_close(&peer);
-    close(p.client.fd);
-    pair_close(&p);
+    peer_pair_close(&p, &peer);
     return common_name;
 }
 

@@ -551,6 +551,7 @@ static void end(struct life *life)
     rate_limits_destroy(&proxy->rate_limits);
     site_unref(&proxy->site);
     territory_unref(&proxy->territory);
+    tls_tickets_destroy(&proxy->tickets); /* no context is left that uses them */
 }
 
 static int live(struct life *life)
